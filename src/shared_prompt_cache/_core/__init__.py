@@ -1,0 +1,1 @@
+"""Decisions and memory: synchronous, without event loop, clock or I/O."""

@@ -1,0 +1,23 @@
+"""Facts for the log, silent until the application configures logging or structlog.
+
+Events have dotted names in the past tense; fields are facts. Prompts, metadata values and contents of files are
+never logged.
+"""
+
+import logging
+import sys
+from typing import Any
+
+_LOGGER = logging.getLogger("shared_prompt_cache")
+_LOGGER.addHandler(logging.NullHandler())
+
+
+def log(level: int, event: str, /, *, exc_info: BaseException | None = None, **facts: object) -> None:
+    """Log a fact: through structlog if the application has configured it, else through `logging`."""
+    structlog: Any = sys.modules.get("structlog")
+    if structlog is not None and structlog.is_configured():
+        extra = {} if exc_info is None else {"exc_info": exc_info}
+        structlog.get_logger("shared_prompt_cache").log(level, event, **facts, **extra)
+    elif _LOGGER.isEnabledFor(level):
+        text = event if not facts else event + " " + " ".join(f"{name}={value!r}" for name, value in facts.items())
+        _LOGGER.log(level, "%s", text, exc_info=exc_info, extra={"event": event, "facts": facts})

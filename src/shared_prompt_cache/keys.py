@@ -1,0 +1,177 @@
+"""Keys and the patterns that select them.
+
+A key is a non-empty string of at most 1,024 characters. The builders below make keys that are unambiguous (no two
+lists of parts share one) and stable (the same parts give the same key in every process and on every day).
+A pattern is a shell glob over whole keys, case-sensitive: `*`, `?`, `[abc]`, `[!abc]`.
+"""
+
+import fnmatch
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Final, Literal
+from uuid import UUID
+
+from shared_prompt_cache.errors import CacheKeyError
+
+MAX_KEY_LENGTH: Final = 1024
+_SPECIAL = re.compile(r"([*?[])")
+
+
+def check_key(key: object) -> str:
+    """Return `key` if it can be one.
+
+    Raises:
+        CacheKeyError: If it is no string, empty, or longer than 1,024 characters.
+    """
+    if not isinstance(key, str):
+        raise CacheKeyError(f"the key {key!r:.200} is no string; build one with keys.of(...)", key=key)
+    if not key:
+        raise CacheKeyError("the key is empty; give it at least one character", key=key)
+    if len(key) > MAX_KEY_LENGTH:
+        raise CacheKeyError(
+            f"the key {key[:40]!r}... has {len(key)} characters, at most {MAX_KEY_LENGTH} are allowed; "
+            "build a short one with keys.of(...)",
+            key=key,
+        )
+    return key
+
+
+def glob_escape(text: str) -> str:
+    """Return a pattern that matches `text` and nothing else."""
+    return _SPECIAL.sub(r"[\1]", text)
+
+
+def check_pattern(pattern: object) -> str:
+    """Return `pattern` if it can be one.
+
+    Raises:
+        CacheKeyError: If it is no string, empty, or longer than any escaped key could be.
+    """
+    if not isinstance(pattern, str) or not pattern:
+        raise CacheKeyError(
+            f"the pattern {pattern!r:.200} is no non-empty string; give a glob such as 'engineer_*'", key=pattern
+        )
+    if len(pattern) > 3 * MAX_KEY_LENGTH:
+        raise CacheKeyError(
+            f"the pattern {pattern[:40]!r}... has {len(pattern)} characters, at most {3 * MAX_KEY_LENGTH} are allowed; "
+            "shorten it with *",
+            key=pattern,
+        )
+    return pattern
+
+
+@lru_cache(maxsize=256)
+def glob_matcher(pattern: str) -> Callable[[str], object]:
+    """Return a function that is truthy for the keys that `pattern` selects."""
+    try:
+        return re.compile(fnmatch.translate(pattern)).match
+    except re.error as error:
+        raise CacheKeyError(
+            f"the pattern {pattern!r} cannot be read ({error}); escape literal text with glob_escape()", key=pattern
+        ) from error
+
+
+def literal_prefix(pattern: str) -> str:
+    """Return the text that every key selected by `pattern` begins with."""
+    found = _SPECIAL.search(pattern)
+    return pattern if found is None else pattern[: found.start()]
+
+
+def _text(part: object) -> str:  # noqa: C901, PLR0911 - one line for each type is the clearest table
+    """Return a text that is equal for equal parts and different for different ones, in every process."""
+    match part:
+        case str():
+            return "s" + json.dumps(str(part) if type(part) is not str and not isinstance(part, Enum) else part)
+        case None | bool():
+            return repr(part)
+        case Enum():
+            return f"e{type(part).__module__}.{type(part).__qualname__}.{part.name}"
+        case int() | float():
+            return f"{'i' if isinstance(part, int) else 'f'}{part!r}"
+        case bytes():
+            return "b" + part.hex()
+        case datetime() | date() | time():
+            return f"t{type(part).__name__}:{part.isoformat()}"
+        case timedelta():
+            return f"d{part.days}:{part.seconds}:{part.microseconds}"
+        case UUID() | Decimal() | PurePath():
+            return f"{type(part).__name__}:{json.dumps(str(part))}"
+        case Mapping():
+            return "{" + ",".join(sorted(f"{_text(k)}:{_text(v)}" for k, v in part.items())) + "}"
+        case AbstractSet():
+            return "<" + ",".join(sorted(map(_text, part))) + ">"
+        case Sequence():
+            return "[" + ",".join(map(_text, part)) + "]"
+        case _ if is_dataclass(part) and not isinstance(part, type):
+            name = f"{type(part).__module__}.{type(part).__qualname__}"
+            return name + _text({field.name: getattr(part, field.name) for field in fields(part)})
+    raise CacheKeyError(
+        f"a part of type {type(part).__qualname__} has no stable text form; "
+        "give strings, numbers, dates, enums, dataclasses, or lists, sets and mappings of them",
+        key=part,
+    )
+
+
+def _digest(*parts: object) -> str:
+    try:
+        text = ",".join(map(_text, parts))
+    except RecursionError:
+        raise CacheKeyError("a part contains itself or is nested too deeply; give flat parts", key=None) from None
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _head(name: str, what: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise CacheKeyError(f"{what} is {name!r:.200}; give a non-empty string", key=name)
+    return name[:200]
+
+
+def agent(agent: str, context: object = None, version: object = None) -> str:
+    """Return a key for a prompt of an agent: `{agent}_{hash of agent, context and version}`."""
+    return f"{_head(agent, 'the agent')}_{_digest('agent', agent, context, version)}"
+
+
+def project(project: str, memory: object = None) -> str:
+    """Return a key for content of a project: `project_{project}_{hash of project and memory}`."""
+    return f"project_{_head(project, 'the project')}_{_digest('project', project, memory)}"
+
+
+def temporal(operation: str, at: datetime, every: Literal["minute", "hour", "day", "month"] = "hour") -> str:
+    """Return a key that changes with each minute, hour, day or month: `{operation}_{date}_{hour}_{hash}`.
+
+    Args:
+        operation: What is cached.
+        at: The moment; aware moments that are the same instant in different zones give different keys.
+        every: How long a key lasts.
+    """
+    form = {"minute": "%Y-%m-%d_%H-%M", "hour": "%Y-%m-%d_%H", "day": "%Y-%m-%d", "month": "%Y-%m"}.get(every)
+    if form is None:
+        raise CacheKeyError(f"every is {every!r:.200}; give 'minute', 'hour', 'day' or 'month'", key=every)
+    if not isinstance(at, datetime):
+        raise CacheKeyError(f"at is {at!r:.200}; give a datetime", key=at)
+    period = at.strftime(form)
+    return f"{_head(operation, 'the operation')}_{period}_{_digest('temporal', operation, period, at.strftime('%z'))}"
+
+
+def of(*parts: object) -> str:
+    """Return a key for any parts that have a stable text form.
+
+    The key is the first part, if it is a string, and the hash of all parts.
+
+    Raises:
+        CacheKeyError: If there is no part, or one has no stable text form (a plain object, a function).
+    """
+    if not parts:
+        raise CacheKeyError("keys.of() got no parts; give at least one", key=None)
+    first = parts[0]
+    head = first[:200] + "_" if isinstance(first, str) and first else ""
+    return head + _digest("of", *parts)
