@@ -1,7 +1,8 @@
 """Keys and the patterns that select them.
 
 A key is a non-empty string of at most 1,024 characters. The builders below make keys that are unambiguous (no two
-lists of parts share one) and stable (the same parts give the same key in every process and on every day).
+lists of parts share one; lists and tuples count as alike) and stable (the same parts give the same key in every
+process and on every day).
 A pattern is a shell glob over whole keys, case-sensitive: `*`, `?`, `[abc]`, `[!abc]`.
 """
 
@@ -14,16 +15,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from functools import lru_cache
 from pathlib import PurePath
 from typing import Final, Literal
 from uuid import UUID
 
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import CacheKeyError
 
 MAX_KEY_LENGTH: Final = 1024
 _SPECIAL = re.compile(r"([*?[])")
+_PERIODS: Final = {"minute": "%Y-%m-%d_%H-%M", "hour": "%Y-%m-%d_%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
 def check_key(key: object) -> str:
@@ -33,7 +36,7 @@ def check_key(key: object) -> str:
         CacheKeyError: If it is no string, empty, or longer than 1,024 characters.
     """
     if not isinstance(key, str):
-        raise CacheKeyError(f"the key {key!r:.200} is no string; build one with keys.of(...)", key=key)
+        raise CacheKeyError(f"the key {shown(key)} is no string; build one with keys.of(...)", key=key)
     if not key:
         raise CacheKeyError("the key is empty; give it at least one character", key=key)
     if len(key) > MAX_KEY_LENGTH:
@@ -58,7 +61,7 @@ def check_pattern(pattern: object) -> str:
     """
     if not isinstance(pattern, str) or not pattern:
         raise CacheKeyError(
-            f"the pattern {pattern!r:.200} is no non-empty string; give a glob such as 'engineer_*'", key=pattern
+            f"the pattern {shown(pattern)} is no non-empty string; give a glob such as 'engineer_*'", key=pattern
         )
     if len(pattern) > 3 * MAX_KEY_LENGTH:
         raise CacheKeyError(
@@ -86,17 +89,30 @@ def literal_prefix(pattern: str) -> str:
     return pattern if found is None else pattern[: found.start()]
 
 
-def _text(part: object) -> str:  # noqa: C901, PLR0911 - one line for each type is the clearest table
+def _quoted(text: str) -> str:
+    # Not as ASCII: there a lone pair of surrogates is spelled like the character that it would stand for.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _type_name(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def _text(part: object) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each type is the clearest table
     """Return a text that is equal for equal parts and different for different ones, in every process."""
     match part:
         case str():
-            return "s" + json.dumps(str(part) if type(part) is not str and not isinstance(part, Enum) else part)
+            return "s" + _quoted(str.__str__(part))
         case None | bool():
             return repr(part)
-        case Enum():
-            return f"e{type(part).__module__}.{type(part).__qualname__}.{part.name}"
-        case int() | float():
-            return f"{'i' if isinstance(part, int) else 'f'}{part!r}"
+        case Flag():  # some combinations have no name
+            return f"e{_type_name(part)}:{part.value!r}"
+        case Enum():  # names made by Enum("E", [...]) may hold anything
+            return f"e{_type_name(part)}.{_quoted(part.name)}"
+        case int():  # hexadecimal has no limit of digits; int's own method, whatever a subclass says
+            return "i" + int.__format__(part, "x")
+        case float():
+            return "f" + float.__repr__(part)
         case bytes():
             return "b" + part.hex()
         case datetime() | date() | time():
@@ -104,7 +120,7 @@ def _text(part: object) -> str:  # noqa: C901, PLR0911 - one line for each type 
         case timedelta():
             return f"d{part.days}:{part.seconds}:{part.microseconds}"
         case UUID() | Decimal() | PurePath():
-            return f"{type(part).__name__}:{json.dumps(str(part))}"
+            return f"{type(part).__name__}:{_quoted(str(part))}"
         case Mapping():
             return "{" + ",".join(sorted(f"{_text(k)}:{_text(v)}" for k, v in part.items())) + "}"
         case AbstractSet():
@@ -112,8 +128,7 @@ def _text(part: object) -> str:  # noqa: C901, PLR0911 - one line for each type 
         case Sequence():
             return "[" + ",".join(map(_text, part)) + "]"
         case _ if is_dataclass(part) and not isinstance(part, type):
-            name = f"{type(part).__module__}.{type(part).__qualname__}"
-            return name + _text({field.name: getattr(part, field.name) for field in fields(part)})
+            return _type_name(part) + _text({field.name: getattr(part, field.name) for field in fields(part)})
     raise CacheKeyError(
         f"a part of type {type(part).__qualname__} has no stable text form; "
         "give strings, numbers, dates, enums, dataclasses, or lists, sets and mappings of them",
@@ -126,12 +141,16 @@ def _digest(*parts: object) -> str:
         text = ",".join(map(_text, parts))
     except RecursionError:
         raise CacheKeyError("a part contains itself or is nested too deeply; give flat parts", key=None) from None
+    except CacheKeyError:
+        raise
+    except Exception as error:  # the caller's own containers, dataclasses and time zones
+        raise CacheKeyError(f"a part cannot be read ({error}); give plain strings and numbers", key=None) from error
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _head(name: str, what: str) -> str:
     if not isinstance(name, str) or not name:
-        raise CacheKeyError(f"{what} is {name!r:.200}; give a non-empty string", key=name)
+        raise CacheKeyError(f"{what} is {shown(name)}; give a non-empty string", key=name)
     return name[:200]
 
 
@@ -153,11 +172,11 @@ def temporal(operation: str, at: datetime, every: Literal["minute", "hour", "day
         at: The moment; aware moments that are the same instant in different zones give different keys.
         every: How long a key lasts.
     """
-    form = {"minute": "%Y-%m-%d_%H-%M", "hour": "%Y-%m-%d_%H", "day": "%Y-%m-%d", "month": "%Y-%m"}.get(every)
+    form = _PERIODS.get(every) if isinstance(every, str) else None
     if form is None:
-        raise CacheKeyError(f"every is {every!r:.200}; give 'minute', 'hour', 'day' or 'month'", key=every)
+        raise CacheKeyError(f"every is {shown(every)}; give 'minute', 'hour', 'day' or 'month'", key=every)
     if not isinstance(at, datetime):
-        raise CacheKeyError(f"at is {at!r:.200}; give a datetime", key=at)
+        raise CacheKeyError(f"at is {shown(at)}; give a datetime", key=at)
     period = at.strftime(form)
     return f"{_head(operation, 'the operation')}_{period}_{_digest('temporal', operation, period, at.strftime('%z'))}"
 

@@ -1,0 +1,238 @@
+"""One computation, from its start to its value in memory.
+
+A flight notes the numbers of its scopes before it calls `compute`, records what that reads, and when it is over keeps
+the value only if the numbers and the files still stand. Blocks (`lock`, `batch`) and plain sets take the same road: a
+`Flight` without a task stands for them when their values are judged and kept.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from inspect import isawaitable
+from types import CoroutineType
+from typing import Any, Final
+
+from shared_prompt_cache._core.entry import Entry, Labels, freeze
+from shared_prompt_cache._core.memory import ENTRY_OVERHEAD, Memory
+from shared_prompt_cache._core.options import Computed, Making, sync_compute
+from shared_prompt_cache._core.scopes import Scopes, Verdict
+from shared_prompt_cache._core.sizing import size_of
+from shared_prompt_cache._core.stats import History
+from shared_prompt_cache._files.projects import Labelling
+from shared_prompt_cache._files.proof import Proofs
+from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder
+from shared_prompt_cache._flights import Flight, Flights
+from shared_prompt_cache._logging import log
+from shared_prompt_cache.clock import Clock
+from shared_prompt_cache.errors import ComputeCancelled, ComputeTimeout, ConfigTypeError
+from shared_prompt_cache.events import Invalidation
+
+_MOST_FAILURES: Final = 1024
+
+
+class Computations:
+    """The computations of one cache, and what becomes of their values.
+
+    Attributes:
+        flights: Those under way.
+        failures: Failures kept by `cache_errors_for`; the value of such an entry is (exception, traceback).
+        begun: How many were begun.
+        sets: How many values were kept.
+        refused: How many values were not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scopes: Scopes,
+        memory: Memory,
+        proofs: Proofs,
+        labelling: Labelling,
+        history: History,
+        clock: Clock,
+    ) -> None:
+        self.flights = Flights(scopes.end)
+        self.failures: OrderedDict[str, Entry] = OrderedDict()
+        self.begun = self.sets = self.refused = 0
+        self._name = name
+        self._scopes = scopes
+        self._memory = memory
+        self._proofs = proofs
+        self._labelling = labelling
+        self._history = history
+        self._clock = clock
+
+    def launch(
+        self, loop: asyncio.AbstractEventLoop, key: str, compute: Callable[[], Any], labels: Labels, making: Making
+    ) -> Flight:
+        """Start the computation of `key`, whose place must be free."""
+        scopes = self._scopes
+        recorder = Recorder(scopes)
+        # Numbers before compute: a later invalidation wins.
+        flight = Flight(key, labels, labels.note(scopes.revision), scopes.revision, recorder)
+        recorder.owner = flight
+        scopes.begin(flight)
+        self.flights.start(flight)
+        self.begun += 1
+        flight.task = loop.create_task(self._fly(flight, compute, making), name=key)
+        return flight
+
+    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making) -> None:
+        recorder: Recorder = flight.recorder
+        CURRENT.set(recorder)  # in the context of this task, a copy of the starter's
+        ACTIVE.add(recorder)
+        timer = None
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            if making.hard_timeout is not None:
+                loop = asyncio.get_running_loop()
+                timer = loop.call_later(making.hard_timeout, self._time_out, flight, making.hard_timeout)
+            if making.depends_on:
+                await self._proofs.declare(recorder, making.depends_on)
+            try:
+                awaitable = compute()
+                if type(awaitable) is not CoroutineType and not isawaitable(awaitable):
+                    raise ConfigTypeError(sync_compute(compute), field="compute")
+                value = await awaitable
+            except Exception as raised:  # noqa: BLE001 - it is handed to those who wait
+                error = raised
+            if recorder.reads:
+                moved = await self._proofs.moved(recorder.dependencies)
+                if moved is not None:
+                    recorder.spoil(f"{moved} changed while it was computed")
+        except asyncio.CancelledError:
+            error = ComputeCancelled(f"the computation of {flight.key!r} was cancelled from inside", key=flight.key)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            # No await from here on: what was compared still holds when the value is published.
+            ACTIVE.discard(recorder)
+            if timer is not None:
+                timer.cancel()
+            try:
+                if error is None:
+                    value = self._land(flight, value, making)
+                else:
+                    self._crash(flight, error, making)
+            finally:
+                self.flights.finish(flight, value, error)
+                self.flights.landed(flight)
+
+    def _time_out(self, flight: Flight, limit: float) -> None:
+        self.flights.detach(flight, f"it was ended after {limit} s")
+        message = f"the computation of {flight.key!r} took longer than its hard_timeout of {limit} s"
+        self.flights.finish(flight, None, ComputeTimeout(message, key=flight.key, timeout=limit))
+        self.flights.cancel(flight)
+
+    def _land(self, flight: Flight, value: Any, making: Making) -> Any:
+        """Keep the value of a computation, if it still stands; return the bare value."""
+        ttl, metadata = making.ttl, making.metadata
+        if isinstance(value, Computed):
+            told, value = value, value.value
+            if not told.keep:
+                return value
+            ttl = ttl if told.ttl is None else told.ttl
+            metadata = metadata if told.metadata is None else told.metadata
+            self._add_tags(flight, told.tags)
+        self.keep(flight, value, metadata, ttl)
+        return value
+
+    def _add_tags(self, flight: Flight, tags: frozenset[str]) -> None:
+        """File the value under tags that became known only with it."""
+        assert flight.labels is not None  # noqa: S101 - only locks have none, and they never fly
+        more = tags - flight.labels.tags
+        if not more:
+            return
+        late = self._scopes.note_late([("tag", tag) for tag in more], flight.revision)
+        if late is None:
+            flight.recorder.spoil("a tag of it was invalidated while it was computed")
+        else:
+            flight.labels = self._labelling.with_tags(flight.labels, more)
+            flight.noted = (*flight.noted, *late)
+
+    def _crash(self, flight: Flight, error: BaseException, making: Making) -> None:
+        if flight.background and not flight.waiters and flight.detached is None:
+            log(logging.WARNING, "refresh.failed", exc_info=error, cache=self._name, key=flight.key)
+        if making.cache_errors_for and isinstance(error, Exception) and self.refusal(flight) is None:
+            self.forget_failure(flight.key)
+            failure = (error, error.__traceback__)
+            self.failures[flight.key] = self._entry(flight, failure, None, making.cache_errors_for)
+            if len(self.failures) > _MOST_FAILURES:
+                self.forget_failure(next(iter(self.failures)))
+
+    def refusal(self, computation: Flight) -> str | None:
+        """Return why the value of a computation must not be kept, None if it may be."""
+        if computation.detached is not None:
+            return computation.detached
+        if computation.recorder.spoiled is not None:
+            return str(computation.recorder.spoiled)
+        if computation.revision < self._scopes.floor:
+            return "more was invalidated while it was computed than is remembered"
+        if computation.revision != self._scopes.revision and self._scopes.judge(computation) is Verdict.FALLEN:
+            return "it was invalidated while it was computed"
+        return None
+
+    def begin_late(self, block: Flight) -> None:
+        """Note the scopes of a value that a block puts in, as they were when the block began."""
+        assert block.labels is not None  # noqa: S101 - blocks are made with labels
+        block.noted = block.labels.note(self._scopes.revision)
+        since = block.revision
+        if since == self._scopes.revision:
+            return
+        if any(number > since for _, number in block.noted) or self._scopes.touched_since(("key", block.key), since):
+            block.recorder.spoil("it was invalidated after what it was made from was read")
+
+    def keep(self, computation: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> bool:
+        """Put what a computation made into memory, unless that has lost its validity; return whether it did."""
+        reason = self.refusal(computation)
+        if reason is not None:
+            self._refuse(computation.key, reason, self._scopes.why(computation))
+            return False
+        entry = self._entry(computation, value, metadata, ttl)
+        self.sets += 1
+        if self.failures:
+            self.forget_failure(entry.key)
+        if self._memory.put(entry):
+            return True
+        if entry.origin is not None:
+            self._proofs.release(entry.origin)
+        self._refuse(entry.key, "it is larger than max_memory_mb")
+        return False
+
+    def _refuse(self, key: str, reason: str, invalidation: Invalidation | None = None) -> None:
+        self.refused += 1
+        self._history.note(key, reason, invalidation, self._clock.wall())
+
+    def _entry(self, made_by: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> Entry:
+        recorder: Recorder = made_by.recorder
+        key, labels, pairs = made_by.key, made_by.labels, made_by.noted
+        assert labels is not None  # noqa: S101 - as above
+        origin = None
+        if recorder.pairs:
+            found = {**recorder.pairs, **dict(pairs)}
+            found.pop(self._scopes.scope(("key", key)), None)  # a value is not made from its own key
+            pairs = tuple(found.items())
+        if recorder.reads or recorder.consumed:
+            origin = recorder.origin(without=key)
+            if origin is not None:
+                self._proofs.hold(origin)
+        frozen = freeze(metadata)
+        size = ENTRY_OVERHEAD + size_of(key) + size_of(value) + (size_of(frozen) if frozen else 0)
+        entry = Entry(key, value, frozen, labels, pairs, origin, ttl, made_by.revision, size)
+        if made_by.expired_at is not None:
+            entry.soften(made_by.expired_at)
+        return entry
+
+    def forget_failure(self, key: str) -> None:
+        """Forget the kept failure of `key`, if there is one."""
+        failure = self.failures.pop(key, None)
+        if failure is not None and failure.origin is not None:
+            self._proofs.release(failure.origin)
+
+    def clear_failures(self) -> None:
+        """Forget all of them."""
+        while self.failures:
+            self.forget_failure(next(iter(self.failures)))

@@ -1,0 +1,192 @@
+"""The options of one call, read and checked once, at the edge."""
+
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from shared_prompt_cache._core.entry import Labels
+from shared_prompt_cache.clock import seconds
+from shared_prompt_cache.errors import ConfigError, ConfigTypeError
+
+T = TypeVar("T")
+Freshness = Literal["strict", "events"]
+Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
+_TTL_REMEDY: Final = "give seconds, a timedelta, math.inf for never, or None for the default"
+
+
+class Computed(Generic[T]):
+    """What a `compute` may return instead of the bare value, to say how the value is to be kept.
+
+    Args:
+        value: The value; callers get it alone.
+        ttl: Its time to live, instead of the one of the call.
+        metadata: Its metadata, instead of that of the call.
+        tags: More tags, beside those of the call.
+        keep: False: hand the value to those who wait and keep it nowhere.
+    """
+
+    __slots__ = ("keep", "metadata", "tags", "ttl", "value")
+
+    def __init__(
+        self,
+        value: T,
+        *,
+        ttl: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+        keep: bool = True,
+    ) -> None:
+        self.value = value
+        self.ttl = None if ttl is None else seconds(ttl, "ttl", remedy=_TTL_REMEDY)
+        self.metadata = check_metadata(metadata)
+        self.tags = check_tags(tags)
+        self.keep = keep
+
+
+class Making:
+    """How a value is to be kept: the options that belong to the call that makes it.
+
+    Attributes:
+        ttl: Seconds.
+        metadata: As given.
+        depends_on: Paths declared by the caller.
+        hard_timeout: Seconds, None for none.
+        cache_errors_for: Seconds for which a failure is kept, 0 for not at all.
+    """
+
+    __slots__ = ("cache_errors_for", "depends_on", "hard_timeout", "metadata", "ttl")
+
+    def __init__(
+        self,
+        ttl: float,
+        metadata: Mapping[str, Any] | None,
+        depends_on: tuple[str | PathLike[str], ...] = (),
+        hard_timeout: float | None = None,
+        cache_errors_for: float = 0.0,
+    ) -> None:
+        self.ttl = ttl
+        self.metadata = metadata
+        self.depends_on = depends_on
+        self.hard_timeout = hard_timeout
+        self.cache_errors_for = cache_errors_for
+
+
+class Call:
+    """One call of `get_or_compute` that was not answered at once.
+
+    Attributes:
+        key: The key.
+        compute: The async function.
+        labels: What the value will be filed under.
+        making: How it is to be kept.
+        strict: Whether files are proved at the read.
+        stale_for: Seconds, 0 for never stale.
+        soft_timeout: Seconds, None for not waiting at all where a stale value can be had.
+        refresh_ahead: Fraction of the time to live, None for no refresh.
+    """
+
+    __slots__ = ("compute", "key", "labels", "making", "refresh_ahead", "soft_timeout", "stale_for", "strict")
+
+    def __init__(
+        self,
+        key: str,
+        compute: Callable[[], Any],
+        labels: Labels,
+        making: Making,
+        strict: bool,  # noqa: FBT001 - made in one place, on the path of a miss
+        stale_for: float,
+        soft_timeout: float | None,
+        refresh_ahead: float | None,
+    ) -> None:
+        self.key = key
+        self.compute = compute
+        self.labels = labels
+        self.making = making
+        self.strict = strict
+        self.stale_for = stale_for
+        self.soft_timeout = soft_timeout
+        self.refresh_ahead = refresh_ahead
+
+
+def check_ttl(ttl: Any) -> float:
+    """Return a time to live in seconds."""
+    return seconds(ttl, "ttl", remedy=_TTL_REMEDY)
+
+
+def check_metadata(metadata: object) -> Mapping[str, Any] | None:
+    """Return metadata if it can be one."""
+    if metadata is None or isinstance(metadata, Mapping):
+        return metadata
+    raise ConfigTypeError(f"metadata is {metadata!r:.200}; give a mapping", field="metadata")
+
+
+def check_tags(tags: object) -> frozenset[str]:
+    """Return tags as a set."""
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise ConfigTypeError(f"tags is {tags!r:.200}; give a list of strings", field="tags")
+    found = frozenset(tags)
+    for tag in found:
+        if not isinstance(tag, str):
+            raise ConfigTypeError(f"the tag {tag!r:.200} is no string; give strings", field="tags")
+        if not tag:
+            raise ConfigError("a tag is empty; give it at least one character", field="tags")
+    return found
+
+
+def check_paths(paths: object, field: str = "depends_on") -> tuple[str | PathLike[str], ...]:
+    """Return paths as a tuple; one path alone is fine."""
+    if isinstance(paths, str | PathLike):
+        paths = (paths,)
+    if not isinstance(paths, Iterable) or isinstance(paths, bytes):
+        raise ConfigTypeError(f"{field} is {paths!r:.200}; give paths", field=field)
+    found = tuple(paths)
+    for path in found:
+        if not isinstance(path, str | PathLike):
+            raise ConfigTypeError(f"the path {path!r:.200} in {field} is neither str nor Path", field=field)
+        if not str(path) or "\0" in str(path):
+            raise ConfigError(f"the path {str(path)!r:.200} in {field} cannot name a file", field=field)
+    return found
+
+
+def check_freshness(freshness: object) -> bool:
+    """Return whether freshness is strict."""
+    if freshness == "strict":
+        return True
+    if freshness == "events":
+        return False
+    raise ConfigError(f"freshness is {freshness!r:.200}; give 'strict' or 'events'", field="freshness")
+
+
+def check_fraction(refresh_ahead: object) -> float:
+    """Return the part of the time to live after which a hit starts a refresh."""
+    if isinstance(refresh_ahead, bool) or not isinstance(refresh_ahead, int | float):
+        raise ConfigTypeError(f"refresh_ahead is {refresh_ahead!r:.200}; give a fraction", field="refresh_ahead")
+    if not 0 < refresh_ahead < 1:
+        raise ConfigError(
+            f"refresh_ahead is {refresh_ahead!r}; give a fraction of the time to live between 0 and 1, such as 0.8",
+            field="refresh_ahead",
+        )
+    return float(refresh_ahead)
+
+
+def check_count(count: object, field: str, *, least: int = 1) -> int:
+    """Return a whole number of at least `least`."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise ConfigTypeError(f"{field} is {count!r:.200}; give a whole number", field=field)
+    if count < least:
+        raise ConfigError(f"{field} is {count}; give {least} or more", field=field)
+    return count
+
+
+def check_compute(compute: object) -> None:
+    """Refuse what cannot be called; a plain function is known only by what it returns."""
+    if not callable(compute):
+        raise ConfigTypeError(
+            f"compute is {compute!r:.200}, which cannot be called; give an async function", field="compute"
+        )
+
+
+def sync_compute(compute: object) -> str:
+    """Return the message for a compute that is no async function."""
+    name = getattr(compute, "__qualname__", repr(compute))
+    return f"compute {name} is a plain function; give an async one, or `lambda: asyncio.to_thread({name})`"

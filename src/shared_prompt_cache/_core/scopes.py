@@ -1,0 +1,394 @@
+"""Scopes with numbers: the one idea that decides what is valid.
+
+A scope (all, a project, an agent, an agent in a project, a tag, a key that something was made from) is an object
+with one integer, alive while somebody uses it. A computation notes its scopes with their numbers before it begins;
+flight and entry keep the pairs. To invalidate is to give the scope a new number. A value stands while every pair
+still matches, and no condition (a glob, an agent's key shapes, a file) younger than its last judgement matches it.
+
+Numbers come from one counter, the revision, that moves with every invalidation and every doubt. So a number also
+tells when the scope was last invalidated, and "nothing happened since" is one comparison.
+"""
+
+import string
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from enum import Enum, auto
+from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
+
+from shared_prompt_cache.events import Invalidation
+from shared_prompt_cache.keys import glob_matcher, literal_prefix
+
+ScopeId = tuple[str, ...]
+ALL: Final[ScopeId] = ("all",)
+_MOST_REMEMBERED: Final = 10_000
+
+
+class Scope:
+    """One thing that can be invalidated.
+
+    Attributes:
+        id: What it is: kind and names.
+        number: The revision of its last invalidation, 0 before the first.
+        softened: The revision of its last soft invalidation.
+        soft_at: The moment of that one, by the monotonic clock.
+        live: How many entries in memory stand in it.
+        last: The last invalidation, for explanations.
+    """
+
+    __slots__ = ("__weakref__", "id", "last", "live", "number", "soft_at", "softened")
+
+    def __init__(self, scope_id: ScopeId) -> None:
+        self.id = scope_id
+        self.number = 0
+        self.softened = 0
+        self.soft_at = 0.0
+        self.live = 0
+        self.last: Invalidation | None = None
+
+
+Pairs = tuple[tuple[Scope, int], ...]
+
+
+class Subject(Protocol):
+    """What is judged: an entry, or a computation before its value is published."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def agent(self) -> str | None: ...
+    @property
+    def pairs(self) -> Iterable[tuple[Scope, int]]: ...
+    @property
+    def checked(self) -> int: ...
+    @property
+    def consumed(self) -> Iterable[tuple[str, bool]]: ...
+    @property
+    def paths(self) -> Iterable[str]: ...
+    @property
+    def labels(self) -> Any: ...
+    def soften(self, at: float) -> None: ...
+
+
+class Condition:
+    """An invalidation that numbers cannot express: it selects by key or by file.
+
+    Attributes:
+        matches: Whether a subject is selected.
+        heads: The heads (`index.head`) that the key of a selected entry can have; None if any.
+        number: The revision at which it was raised.
+        soft_at: The moment, if it is soft.
+        swept: Whether every entry has been judged by it.
+        last: The invalidation, for explanations.
+    """
+
+    __slots__ = ("heads", "last", "matches", "number", "soft_at", "swept")
+
+    def __init__(self, matches: Callable[[Subject], bool], heads: Collection[str] | None) -> None:
+        self.matches = matches
+        self.heads = heads
+        self.number = 0
+        self.soft_at: float | None = None
+        self.swept = False
+        self.last: Invalidation | None = None
+
+
+def glob_condition(pattern: str) -> Condition:
+    """Select what has, or was made from, a key that matches `pattern`."""
+    match = glob_matcher(pattern)
+
+    def matches(subject: Subject) -> bool:
+        return bool(match(subject.key)) or any(match(key) for key, _ in subject.consumed)
+
+    return Condition(matches, heads_of_prefix(literal_prefix(pattern)))
+
+
+def shapes_condition(agent: str, projects: Collection[str] | None) -> Condition:
+    """Select what has no agent but a key of the shapes that name one: `{agent}_…`, `{agent}:…`, `memory_{agent}_…`.
+
+    `_` and `-` are alike, and so are upper and lower case, as in every comparison of agents.
+
+    Args:
+        agent: The normalised id.
+        projects: The names of the project it is limited to; None: every project.
+    """
+    starts = (agent + "-", agent + ":", f"memory-{agent}-")
+
+    def named(key: str) -> bool:
+        return key.lower().replace("_", "-").startswith(starts)
+
+    def matches(subject: Subject) -> bool:
+        if projects is not None and not any(name in projects for name in subject.labels.projects):
+            return False
+        if subject.agent is None and named(subject.key):
+            return True
+        return any(unowned and named(key) for key, unowned in subject.consumed)
+
+    # What lies under another spelling of a letter outside ASCII is found by looking everywhere.
+    return Condition(matches, (head(agent + "-"), "memory") if agent.isascii() else None)
+
+
+def file_condition(path: str) -> Condition:
+    """Select what was made from the file `path`, or from anything below the folder `path`."""
+    below = path.rstrip("/") + "/"
+
+    def matches(subject: Subject) -> bool:
+        return any(name == path or name.startswith(below) for name in subject.paths)
+
+    return Condition(matches, None)
+
+
+_LONGEST_HEAD: Final = 32
+# Letter by letter, unlike str.lower(): the head of a prefix must be the head of every key that begins with it.
+_HEAD_LETTERS: Final = str.maketrans(
+    {**dict.fromkeys("-:./ ", "_"), **{letter: letter.lower() for letter in string.ascii_uppercase}}
+)
+
+
+def head(key: str) -> str:
+    """Return the first word of a key, by which entries are filed: all up to the first of `_ - : . /` and space."""
+    return key[:_LONGEST_HEAD].translate(_HEAD_LETTERS).partition("_")[0]
+
+
+def heads_of_prefix(prefix: str) -> tuple[str, ...] | None:
+    """Return the one head that keys beginning with `prefix` can have, or None if they can have many."""
+    word = head(prefix)
+    return (word,) if len(word) < len(prefix) or len(word) == _LONGEST_HEAD else None
+
+
+class Verdict(Enum):
+    """What `Scopes.judge` finds."""
+
+    STANDS = auto()
+    FALLEN = auto()
+    DOUBTED = auto()
+
+
+class Doubt:
+    """A question that is being answered: entries it touches may not be served until it is settled.
+
+    Attributes:
+        ids: The scopes in question.
+        conditions: What else is.
+        settled: An awaitable of the caller's making, never looked at here.
+    """
+
+    __slots__ = ("conditions", "ids", "settled")
+
+    def __init__(self, ids: Collection[ScopeId], conditions: Collection[Condition], settled: Any) -> None:
+        self.ids = frozenset(ids)
+        self.conditions = conditions
+        self.settled = settled
+
+    def touches(self, subject: Subject) -> bool:
+        """Return whether `subject` is in question."""
+        return any(scope.id in self.ids for scope, _ in subject.pairs) or any(
+            condition.matches(subject) for condition in self.conditions
+        )
+
+
+class Sweep:
+    """One applied invalidation, until what it took is reclaimed.
+
+    Attributes:
+        revision: When it was applied.
+        scopes: The scopes that got a new number.
+        condition: What it selects besides.
+        soft: Whether it expires instead of removing.
+        dropped: How many entries it took, as far as counted.
+        by_number: Whether what its scopes took is counted already, by the figures of the scopes.
+        counted: Whether `dropped` is final.
+    """
+
+    __slots__ = ("by_number", "condition", "counted", "dropped", "revision", "scopes", "soft")
+
+    def __init__(self, revision: int, scopes: frozenset[Scope], condition: Condition | None, *, soft: bool) -> None:
+        self.revision = revision
+        self.scopes = scopes
+        self.condition = condition
+        self.soft = soft
+        self.dropped = 0
+        self.by_number = False
+        self.counted = False
+
+    def numbered(self, subject: Subject) -> bool:
+        """Return whether `subject` is in one of its scopes."""
+        return any(scope in self.scopes for scope, _ in subject.pairs)
+
+    def took(self, subject: Subject) -> bool:
+        """Return whether it selects `subject`, which was last judged before it."""
+        return self.numbered(subject) or (self.condition is not None and self.condition.matches(subject))
+
+
+class Scopes:
+    """All scopes of one cache, and the revision.
+
+    Attributes:
+        revision: Moves with every invalidation and every doubt.
+        floor: Computations that began before this revision are not published: what came after them is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.floor = 0
+        self._alive: WeakValueDictionary[ScopeId, Scope] = WeakValueDictionary()
+        self._conditions: list[Condition] = []  # oldest first
+        self._doubts: list[Doubt] = []
+        self._open: dict[object, int] = {}  # computations under way, oldest first
+        # What a computation under way may learn at its end that it had to know, oldest first, kept alive here.
+        self._remembered: deque[tuple[int, Scope | Condition]] = deque()
+
+    def scope(self, scope_id: ScopeId) -> Scope:
+        """Return the scope with this id, made now if nobody uses it."""
+        found = self._alive.get(scope_id)
+        if found is None:
+            self._alive[scope_id] = found = Scope(scope_id)
+        return found
+
+    def begin(self, computation: object) -> int:
+        """Note that a computation begins; return the revision that it may count on."""
+        self._open[computation] = revision = self.revision
+        return revision
+
+    def end(self, computation: object) -> None:
+        """Note that a computation is over; forget what only it had to know."""
+        self._open.pop(computation, None)
+        if self._remembered:
+            self._forget()
+
+    def _forget(self) -> None:
+        remembered = self._remembered
+        oldest = next(iter(self._open.values()), self.revision)
+        if len(remembered) > _MOST_REMEMBERED:
+            oldest = self.floor = self.revision
+        while remembered and remembered[0][0] <= oldest:
+            remembered.popleft()
+        self._drop_conditions(oldest)
+
+    def _drop_conditions(self, oldest: int) -> None:
+        if self._conditions:
+            self._conditions = [c for c in self._conditions if not c.swept or c.number > oldest]
+
+    def apply(
+        self,
+        ids: Iterable[ScopeId],
+        condition: Condition | None = None,
+        told: Invalidation | None = None,
+        *,
+        soft_at: float | None = None,
+    ) -> Sweep:
+        """Invalidate scopes and what a condition selects, in one step.
+
+        Args:
+            ids: The scopes.
+            condition: What else.
+            told: What explanations say of it.
+            soft_at: The moment to expire at, for a soft invalidation; None: remove.
+        """
+        self.revision = revision = self.revision + 1
+        remember = bool(self._open)
+        scopes = []
+        for scope_id in ids:
+            scope = self.scope(scope_id) if remember else self._alive.get(scope_id)
+            if scope is None:
+                continue
+            if soft_at is None:
+                scope.number = revision
+            else:
+                scope.softened, scope.soft_at = revision, soft_at
+            scope.last = told
+            scopes.append(scope)
+            if remember:
+                self._remembered.append((revision, scope))
+        if condition is not None:
+            condition.number, condition.soft_at, condition.last = revision, soft_at, told
+            self._conditions.append(condition)
+            if remember:
+                self._remembered.append((revision, condition))
+        if len(self._remembered) > _MOST_REMEMBERED:
+            self._forget()
+        return Sweep(revision, frozenset(scopes), condition, soft=soft_at is not None)
+
+    def swept(self, condition: Condition) -> None:
+        """Note that no entry is left which `condition` could still take."""
+        condition.swept = True
+        self._drop_conditions(next(iter(self._open.values()), self.revision))
+
+    def move(self) -> int:
+        """Move the revision because files are in doubt: whatever depends on some is looked at again."""
+        self.revision += 1
+        return self.revision
+
+    def doubt(self, doubt: Doubt) -> None:
+        """Put what `doubt` touches in question."""
+        self.revision += 1
+        self._doubts.append(doubt)
+
+    def settle(self, doubt: Doubt) -> None:
+        """Answer it; what it raised has been applied before."""
+        if doubt in self._doubts:
+            self._doubts.remove(doubt)
+
+    def doubts_about(self, subject: Subject) -> Doubt | None:
+        """Return the oldest question about `subject`."""
+        return next((doubt for doubt in self._doubts if doubt.touches(subject)), None)
+
+    def judge(self, subject: Subject) -> Verdict:
+        """Tell whether `subject` stands at the current revision; carry soft invalidations out on it."""
+        checked = subject.checked
+        for scope, number in subject.pairs:
+            if scope.number != number:
+                return Verdict.FALLEN
+            if scope.softened > checked:
+                subject.soften(scope.soft_at)
+        for condition in reversed(self._conditions):
+            if condition.number <= checked:
+                break
+            if condition.matches(subject):
+                if condition.soft_at is None:
+                    return Verdict.FALLEN
+                subject.soften(condition.soft_at)
+        if self._doubts and self.doubts_about(subject) is not None:
+            return Verdict.DOUBTED
+        return Verdict.STANDS
+
+    def touched_since(self, scope_id: ScopeId, since: int) -> bool:
+        """Return whether a scope was invalidated after the revision `since`, at which a computation began."""
+        scope = self._alive.get(scope_id)
+        return scope is not None and scope.number > since
+
+    def note_late(self, ids: Iterable[ScopeId], since: int) -> Pairs | None:
+        """Return scopes that a computation learns of at its end, with the numbers it would have noted.
+
+        None if one of them was invalidated since the revision `since`, or if that can no longer be told.
+        """
+        if since < self.floor:
+            return None
+        pairs = []
+        for scope_id in ids:
+            scope = self.scope(scope_id)
+            if scope.number > since:
+                return None
+            pairs.append((scope, scope.number))
+        return tuple(pairs)
+
+    def why(self, subject: Subject) -> Invalidation | None:
+        """Return the invalidation that made `subject` fall, None if it stands."""
+        for scope, number in subject.pairs:
+            if scope.number != number:
+                return scope.last
+        for condition in self._conditions:
+            if condition.number > subject.checked and condition.soft_at is None and condition.matches(subject):
+                return condition.last
+        return None
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """Sizes of what is kept, for `health()` and tests of bounds."""
+        return {
+            "scopes": len(self._alive),
+            "conditions": len(self._conditions),
+            "doubts": len(self._doubts),
+            "open": len(self._open),
+            "remembered": len(self._remembered),
+        }

@@ -1,0 +1,169 @@
+"""The baseline: what the files that rules match looked like when they were last compared.
+
+A comparison tells which of them have another content than then, are new, or are gone; only those are changes. An
+event says no more than where to look. All of it runs in a worker thread, one comparison at a time.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared_prompt_cache._files.fingerprint import Dependency
+from shared_prompt_cache._files.imports import follow, import_roots
+from shared_prompt_cache._files.matching import RuleTable, walk
+from shared_prompt_cache._files.places import way
+from shared_prompt_cache._files.reading import compare, read_file
+from shared_prompt_cache.errors import CacheError
+from shared_prompt_cache.events import ChangeKind, FileChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What a comparison found.
+
+    Attributes:
+        changes: The files whose content is another, that are new, or gone.
+        folders: All folders that have to be watched, None if no look at them was necessary.
+        troubles: Folders that could not be looked into, and why.
+    """
+
+    changes: tuple[FileChange, ...]
+    folders: frozenset[str] | None = None
+    troubles: tuple[tuple[str, str], ...] = ()
+
+
+class Baseline:
+    """The files that the rules of one cache match.
+
+    Attributes:
+        files: The state of each, by path as the rules spell it.
+        links: For paths outside of what rules match: the files that lead there by a symlink or an import.
+    """
+
+    def __init__(self, table: RuleTable) -> None:
+        self.files: dict[str, Dependency] = {}
+        self.links: dict[str, frozenset[str]] = {}
+        self._table = table
+        self._imported: dict[str, Dependency] = {}
+        self._leads: dict[str, frozenset[str]] = {}  # where the symlinks and imports of a file lead
+        self._roots = [root for rule in table.rules for root in import_roots(rule.project_root or rule.root)]
+
+    def knows(self, path: str) -> bool:
+        """Return whether a change at `path` can be a change of a file that rules match."""
+        return path in self.files or path in self.links or bool(self._table.match(path))
+
+    def compare(self, paths: Collection[str] | None, *, initial: bool = False) -> Compared:
+        """Look at files and take what is there for the new state.
+
+        Args:
+            paths: Which; None: walk everywhere.
+            initial: What is new is no change: nothing was known.
+        """
+        watched: frozenset[str] | None = None
+        troubles: tuple[tuple[str, str], ...] = ()
+        if paths is None:
+            files, watched, troubles = self._walk()
+            looked_at = files | self.files.keys()
+        else:
+            looked_at = {name for path in paths for name in (path, *self.links.get(path, ()))}
+        kinds: dict[str, ChangeKind] = {}
+        for path in sorted(looked_at):
+            kind = self._look(path)
+            if kind is not None:
+                kinds[path] = kind
+        for importer in self._importers_of_changed():
+            kinds.setdefault(importer, "modified")
+        self._link(self.files.keys() if paths is None else kinds.keys())
+        if watched is not None:
+            watched |= {folder for path in self.links for folder in way(path).folders if os.path.isdir(folder)}
+        changes = () if initial else [FileChange(path=Path(path), kind=kind) for path, kind in kinds.items()]
+        return Compared(changes=tuple(changes), folders=watched, troubles=troubles)
+
+    def _walk(self) -> tuple[set[str], frozenset[str], tuple[tuple[str, str], ...]]:
+        files: set[str] = set()
+        watched: set[str] = set()
+        troubles: list[tuple[str, str]] = []
+        for root in self._table.roots:
+            for found in walk(self._table, root):
+                files.update(found.files)
+                watched.update(found.folders)
+                troubles += [(folder, "it cannot be read") for folder in found.unreadable]
+                if found.limit_hit:
+                    troubles.append((root, "it has more folders than are looked into; narrow the patterns"))
+        return files, frozenset(watched), tuple(troubles)
+
+    def _look(self, path: str) -> ChangeKind | None:
+        """Compare one file with its record, and renew that."""
+        known = self.files.get(path)
+        if known is not None:
+            now = compare(known)
+            if now is not None:
+                self.files[path] = now
+                return None
+        seen = _fingerprint(path)
+        if seen is None:
+            if known is not None:
+                del self.files[path]
+                return "deleted"
+            return None
+        if known is None and not self._table.match(path):
+            return None
+        self.files[path] = seen
+        return "added" if known is None else "modified"
+
+    def _importers_of_changed(self) -> set[str]:
+        """Compare the imported files; return the files that import one that has changed."""
+        importers: set[str] = set()
+        for path, known in self._imported.items():
+            now = compare(known)
+            if now is None:
+                importers |= self.links.get(path, frozenset())
+                now = _fingerprint(path, absent=True)
+            if now is not None:
+                self._imported[path] = now
+        return importers & self.files.keys()
+
+    def _link(self, changed: Collection[str]) -> None:
+        """Find out where the symlinks and imports of these files lead now."""
+        if not changed:
+            return
+        imported: set[str] = set()
+        for path in changed:
+            self._leads.pop(path, None)
+            if path not in self.files:
+                continue
+            leads = {place for place in way(path).places if place != path and not os.path.isdir(place)}
+            if any(match.rule.imports for match in self._table.match(path)):
+                found = {str(target) for target in follow(Path(path), _text, allowed_roots=self._roots)}
+                imported |= found
+                leads |= found
+            if leads:
+                self._leads[path] = frozenset(leads)
+        links: dict[str, set[str]] = {}
+        for path, leads in self._leads.items():
+            for place in leads:
+                links.setdefault(place, set()).add(path)
+        self.links = {place: frozenset(by) for place, by in links.items()}
+        self._imported = {path: state for path, state in self._imported.items() if path in links}
+        for path in imported - self._imported.keys():
+            state = _fingerprint(path, absent=True)
+            if state is not None:
+                self._imported[path] = state
+
+
+def _fingerprint(path: str, *, absent: bool = False) -> Dependency | None:
+    """Return the record of a file as it is now, None if it cannot be read or, unless `absent`, is not there."""
+    try:
+        seen = read_file(path)[1]
+    except (OSError, CacheError):
+        return None
+    return seen if absent or seen.kind == "file" else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        content, _ = read_file(str(path))
+    except (OSError, CacheError):
+        return None
+    return None if content is None else content.decode("utf-8", "replace")

@@ -1,0 +1,70 @@
+"""`cache.files`: reading and declaring what a value is made from."""
+
+import os
+from pathlib import Path
+
+from shared_prompt_cache._core.options import check_paths
+from shared_prompt_cache._files.proof import Proofs, absolute
+from shared_prompt_cache._files.reading import glob, read_file
+from shared_prompt_cache._files.recorder import current
+from shared_prompt_cache.errors import ConfigTypeError
+
+_Path = str | os.PathLike[str]
+
+
+class Files:
+    """Reads files for computations, and records what was read; outside of a computation it only reads.
+
+    Relative paths resolve at the call. Reading happens in a thread of the cache.
+    """
+
+    def __init__(self, proofs: Proofs) -> None:
+        self._proofs = proofs
+
+    async def read_bytes(self, path: _Path) -> bytes:
+        """Return the content of a regular file of at most 16 MiB.
+
+        Raises:
+            FileNotFoundError: If it does not exist; that is recorded too, so that its creation is noticed.
+            OSError: If it cannot be read.
+            ConfigError: If it is no regular file, or larger.
+        """
+        (name,) = check_paths((path,), "path")
+        content, dependency = await self._proofs.in_thread(read_file, absolute(name))
+        recorder = current()
+        if recorder is not None:
+            recorder.read(dependency)
+        if content is None:
+            raise FileNotFoundError(2, os.strerror(2), str(path))
+        return content
+
+    async def read_text(self, path: _Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return the text of a file; otherwise as `read_bytes`.
+
+        Raises:
+            UnicodeDecodeError: If the content is not of that encoding.
+        """
+        return (await self.read_bytes(path)).decode(encoding, errors)
+
+    async def glob(self, root: _Path, pattern: str) -> list[Path]:
+        """Return the paths below `root` that match a pattern (`*`, `?`, `[abc]`, `**`), sorted; record which they are.
+
+        Contents are not recorded: read those that matter.
+
+        Raises:
+            ConfigError: If the pattern cannot be used.
+        """
+        (name,) = check_paths((root,), "root")
+        if not isinstance(pattern, str):
+            raise ConfigTypeError(f"pattern is {pattern!r:.200}; give a string such as '*.md'", field="pattern")
+        found, dependency = await self._proofs.in_thread(glob, absolute(name), pattern)
+        recorder = current()
+        if recorder is not None:
+            recorder.read(dependency)
+        return found
+
+    async def depends_on(self, *paths: _Path) -> None:
+        """Record files that are read in other ways, and the names of the children of folders."""
+        recorder = current()
+        if recorder is not None:
+            await self._proofs.declare(recorder, check_paths(paths, "paths"))

@@ -1,0 +1,96 @@
+"""Labels from what callers say; and by which names a project is known.
+
+Those are its resolved path, the name of its folder, and the name given to its rules.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from shared_prompt_cache._core.entry import Labels
+from shared_prompt_cache._core.filing import Filing, entry_names, target_names
+from shared_prompt_cache._core.options import check_tags
+from shared_prompt_cache.errors import ConfigError, ConfigTypeError
+from shared_prompt_cache.rules import WatchRule, normalise_agent
+
+_NO_TAGS: Final[frozenset[str]] = frozenset()
+
+
+class Labelling:
+    """Makes labels, and knows the projects that the watch rules of one cache name."""
+
+    def __init__(self, filing: Filing, rules: Iterable[WatchRule]) -> None:
+        self._filing = filing
+        self._plain = filing.labels(None, None, None, entry_names(""), _NO_TAGS)
+        self._paths: dict[str, dict[str, None]] = {}  # of a given name
+        self._names: dict[str, dict[str, None]] = {}  # of a path
+        for rule in rules:
+            if rule.project is not None and rule.project_root is not None:
+                path = resolved(str(rule.project_root))
+                self._paths.setdefault(rule.project, {})[path] = None
+                self._names.setdefault(path, {})[rule.project] = None
+
+    def labels(
+        self,
+        agent: str | None,
+        project: str | os.PathLike[str] | None,
+        tags: Iterable[str],
+        metadata: Mapping[str, Any] | None,
+    ) -> Labels:
+        """Return the labels for the scopes that a call names, by its arguments or else by its metadata.
+
+        Raises:
+            ConfigError: If one of them cannot be used.
+        """
+        if metadata is not None:
+            if agent is None and isinstance(said := metadata.get("agent"), str) and said.strip():
+                agent = said
+            if project is None and isinstance(said := metadata.get("project"), str | os.PathLike) and str(said):
+                project = said
+        if agent is None and project is None and not tags:
+            return self._plain
+        known = check_tags(tags) if tags else _NO_TAGS
+        where = None if project is None else check_project(project)
+        return self._filing.find(agent, where, known) or self._filing.labels(
+            agent,
+            None if agent is None else normalise_agent(agent),
+            where,
+            entry_names("" if where is None else resolved(where)),
+            known,
+        )
+
+    def with_tags(self, labels: Labels, tags: frozenset[str]) -> Labels:
+        """Return `labels` with more tags."""
+        return self.labels(labels.agent, labels.project, labels.tags | tags, None)
+
+    def of_target(self, project: str) -> tuple[str, ...]:
+        """Return the names of the entries that an invalidation of `project` concerns."""
+        name = resolved(project)
+        return target_names(name, (*self._paths.get(name, ()), *self._names.get(name, ())))
+
+
+def check_project(project: object) -> str:
+    """Return a project as text.
+
+    Raises:
+        ConfigError: If it is empty, or neither a name nor a path.
+    """
+    if isinstance(project, os.PathLike):
+        project = os.fspath(project)
+        if isinstance(project, str) and "/" not in project:
+            project = os.path.join(os.curdir, project)  # noqa: PTH118 - a Path is a path, even of one word
+    if not isinstance(project, str):
+        raise ConfigTypeError(f"project is {project!r:.200}; give a name or a path", field="project")
+    if not project or "\0" in project:
+        raise ConfigError(f"project is {project!r:.200}; give a name or a path", field="project")
+    return project
+
+
+@lru_cache(maxsize=1024)
+def resolved(project: str) -> str:
+    """Return the resolved path if `project` is a path, else the name as it is."""
+    if os.sep not in project and not project.startswith("~"):
+        return project
+    return str(Path(project).expanduser().resolve())

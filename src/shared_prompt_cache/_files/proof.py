@@ -1,0 +1,311 @@
+"""Whether what was read still is what is there: the files of entries and of running computations.
+
+Two ways, and the strict one never relies on the other:
+
+- by fingerprint: every dependency's stat tuple is compared at the read; where that proves nothing, its content is.
+- by events (`freshness="events"`): a dependency in watched folders is trusted until a path on its way is marked.
+
+A mark is a number: the revision at which something happened to a path, or below it. It costs no walk over entries;
+an entry compares the marks on the ways of its dependencies with the revision at which it was last proved. Paths that
+nothing depends on are not marked at all.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final, TypeVar
+
+from shared_prompt_cache._core.entry import UNJUDGED, Origin
+from shared_prompt_cache._core.scopes import Scopes
+from shared_prompt_cache._files.fingerprint import Dependency, unchanged
+from shared_prompt_cache._files.places import Way
+from shared_prompt_cache._files.reading import compare, declared
+from shared_prompt_cache._files.recorder import Recorder
+
+T = TypeVar("T")
+_MOST_ON_LOOP: Final = 64
+_MOST_MARKS: Final = 10_000
+
+
+class _Held:
+    """A path that something in the cache was made from, and where it led when that was last looked at."""
+
+    __slots__ = ("count", "listings", "way")
+
+    def __init__(self, way: Way) -> None:
+        self.count = 0
+        self.listings: tuple[str, ...] = ()
+        self.way = way
+
+
+class Proofs:
+    """Proves the dependencies of one cache.
+
+    Attributes:
+        armed: The folders that are watched now.
+        folders: The folders that dependencies want watched, with how many paths want each.
+        wanted: Called when `folders` has grown.
+    """
+
+    def __init__(self, scopes: Scopes, wanted: Callable[[], None]) -> None:
+        self.armed: frozenset[str] = frozenset()
+        self.folders: dict[str, int] = {}
+        self._wanted = wanted
+        self._scopes = scopes
+        self._held: dict[str, _Held] = {}
+        self._ways: dict[str, int] = {}  # every place on the way of a held path, with how many ways lead over it
+        self._listings: dict[str, int] = {}
+        self._marks: dict[str, int] = {}
+        self._floor = 0  # at this revision everything was in doubt
+        self._generation = 0  # counts the changes of `armed`
+        self._executor: ThreadPoolExecutor | None = None
+
+    # At a read.
+
+    def proved(self, origin: Origin, revision: int, *, strict: bool) -> bool:
+        """Return whether the files of an entry are proved without reading them, and note that at `revision` they are.
+
+        On the loop, and quick: up to 64 stat calls. False means that `compare` has to tell.
+        """
+        dependencies = origin.dependencies
+        trusted = not strict and self._trusts(origin) and self._undisturbed(dependencies, origin.checked)
+        if trusted or (_on_loop(dependencies) and unchanged(dependencies)):
+            origin.checked = revision
+            return True
+        return False
+
+    async def compare(self, origin: Origin) -> bool:
+        """Return whether the files of an entry have the content they had, looked at after this was called."""
+        while origin.comparing is not None:
+            # Somebody compares. It began before this call, so it proves nothing; but it may settle what it looked at.
+            await origin.comparing.wait()
+            if self.proved(origin, origin.checked, strict=True):
+                return True
+        revision = self._scopes.revision
+        origin.comparing = asyncio.Event()
+        try:
+            refreshed = await self.in_thread(_refreshed, origin.dependencies)
+        finally:
+            origin.comparing.set()
+            origin.comparing = None
+        if refreshed is None:
+            return False
+        self._renew(origin, refreshed)
+        origin.checked = revision
+        return True
+
+    def _renew(self, origin: Origin, dependencies: tuple[Dependency, ...]) -> None:
+        """Put records as of now in the place of older ones, if the value is still kept."""
+        held = all(dependency.path in self._held for dependency in dependencies)
+        if held:
+            self.release(origin)
+        origin.dependencies = dependencies
+        if held:
+            self.hold(origin)
+
+    async def unmoved(self, dependencies: tuple[Dependency, ...], since: int, *, strict: bool) -> bool:
+        """Return whether what a running computation has read is unchanged at the moment of the call."""
+        if not strict and self._covers(dependencies) and self._undisturbed(dependencies, since):
+            return True
+        if _on_loop(dependencies) and unchanged(dependencies):
+            return True
+        return await self.in_thread(_refreshed, dependencies) is not None
+
+    async def moved(self, dependencies: tuple[Dependency, ...]) -> str | None:
+        """Return a path whose content is no longer what the record says, None if all were current at one moment.
+
+        Two looks at all of them: if both find everything as recorded, it was so at every moment between.
+        """
+        if _on_loop(dependencies) and unchanged(dependencies) and unchanged(dependencies):
+            return None
+        return await self.in_thread(_first_moved, dependencies)
+
+    async def declare(self, recorder: Recorder, paths: Iterable[str | os.PathLike[str]]) -> None:
+        """Record files, and the names of the children of folders, as read."""
+        for dependency in await self.in_thread(_declared, [absolute(path) for path in paths]):
+            recorder.read(dependency)
+
+    # What is depended on.
+
+    def hold(self, origin: Origin) -> None:
+        """Note that a kept value depends on the files of `origin`."""
+        grown = False
+        for dependency in origin.dependencies:
+            held = self._held.get(dependency.path)
+            if held is None:
+                held = self._held[dependency.path] = _Held(dependency.way)
+                grown = self._add(held, dependency) or grown
+            elif held.way is not dependency.way and held.way != dependency.way:
+                self._drop(held)
+                grown = self._add(held, dependency) or grown
+            held.count += 1
+        if grown:
+            self._wanted()
+
+    def release(self, origin: Origin) -> None:
+        """Note that a value which was held is gone."""
+        for dependency in origin.dependencies:
+            held = self._held[dependency.path]
+            held.count -= 1
+            if not held.count:
+                del self._held[dependency.path]
+                self._drop(held)
+
+    def _add(self, held: _Held, dependency: Dependency) -> bool:
+        held.way = dependency.way
+        held.listings = tuple([name for name, _ in dependency.folders])
+        _count_up(self._ways, held.way.places)
+        _count_up(self._listings, held.listings)
+        return _count_up(self.folders, held.way.folders)
+
+    def _drop(self, held: _Held) -> None:
+        _count_down(self._ways, held.way.places)
+        _count_down(self._listings, held.listings)
+        _count_down(self.folders, held.way.folders)
+
+    # What happens to files.
+
+    def mark(self, paths: Iterable[str]) -> bool:
+        """Put what depends on these paths, or on anything below them, in doubt; return whether anything does."""
+        touched: set[str] = set()
+        for path in paths:
+            if path in self._ways:
+                touched.add(path)
+            parent = os.path.dirname(path)  # noqa: PTH120 - on every event
+            if parent in self._listings:
+                touched.add(parent)
+        if touched:
+            revision = self._scopes.move()
+            for path in touched:
+                self._marks[path] = revision
+            if len(self._marks) > _MOST_MARKS:
+                self.doubt_all()
+        return bool(touched)
+
+    def doubt_all(self) -> None:
+        """Put everything that depends on files in doubt."""
+        self._floor = self._scopes.move()
+        self._marks.clear()
+
+    def arm(self, armed: Collection[str]) -> None:
+        """Note which folders are watched now. What lies in new ones may have changed before they were."""
+        now = frozenset(armed)
+        if now != self.armed:
+            new = now - self.armed
+            self.armed = now
+            self._generation += 1
+            self.mark(new)
+
+    @property
+    def unwatched(self) -> int:
+        """How many paths are depended on whose folders are not all watched."""
+        return sum(not self.armed.issuperset(held.way.folders) for held in self._held.values())
+
+    def _trusts(self, origin: Origin) -> bool:
+        if origin.trusted == self._generation:
+            return True
+        if not self._covers(origin.dependencies):
+            return False
+        origin.trusted = self._generation
+        return True
+
+    def _covers(self, dependencies: Iterable[Dependency]) -> bool:
+        for dependency in dependencies:
+            held = self._held.get(dependency.path)
+            if held is None or not self.armed.issuperset(held.way.folders):
+                return False
+        return True
+
+    def _undisturbed(self, dependencies: Iterable[Dependency], since: int) -> bool:
+        if since < self._floor or since == UNJUDGED:
+            return False
+        marks = self._marks
+        return not marks or not any(
+            marks.get(place, UNJUDGED) > since for dependency in dependencies for place in dependency.way.places
+        )
+
+    # Threads.
+
+    async def in_thread(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Run a function in a thread of the cache's own."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="shared-prompt-cache")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args, **options))
+
+    async def aclose(self) -> None:
+        """End the threads, and wait until they are gone."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+
+        def end() -> None:
+            executor.shutdown(wait=True, cancel_futures=True)
+            loop.call_soon_threadsafe(gone.set)
+
+        thread = Thread(target=end, daemon=True)
+        thread.start()
+        await gone.wait()
+        thread.join()
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is recorded: absolute, without `..`; relative ones resolve now."""
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - abspath folds `..`, Path does not
+
+
+def parents(path: str) -> Iterable[str]:
+    """Return the folders above a path, the nearest first."""
+    while (parent := os.path.dirname(path)) != path:  # noqa: PTH120 - on every event
+        yield parent
+        path = parent
+
+
+def _on_loop(dependencies: tuple[Dependency, ...]) -> bool:
+    """Return whether looking at these by stat is little enough for the loop: few, and on local file systems."""
+    return len(dependencies) <= _MOST_ON_LOOP and not any([dependency.remote for dependency in dependencies])
+
+
+def _declared(paths: list[str]) -> list[Dependency]:
+    return [declared(path) for path in paths]
+
+
+def _refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] | None:
+    """Return the records as of now, None if a content differs."""
+    found = []
+    for dependency in dependencies:
+        now = compare(dependency)
+        if now is None:
+            return None
+        found.append(now)
+    return tuple(found)
+
+
+def _first_moved(dependencies: tuple[Dependency, ...]) -> str | None:
+    for _ in range(2):
+        for dependency in dependencies:
+            if compare(dependency) is None:
+                return dependency.path
+    return None
+
+
+def _count_up(table: dict[str, int], names: Iterable[str]) -> bool:
+    grown = False
+    for name in names:
+        count = table.get(name, 0)
+        grown = grown or not count
+        table[name] = count + 1
+    return grown
+
+
+def _count_down(table: dict[str, int], names: Iterable[str]) -> None:
+    for name in names:
+        if table[name] == 1:
+            del table[name]
+        else:
+            table[name] -= 1

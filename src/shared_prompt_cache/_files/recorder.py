@@ -1,0 +1,114 @@
+"""What a computation reads while it runs: files, and cached values with all that those were made from.
+
+Each flight has a recorder of its own; so has each `lock()` and `batch()` block, which passes what it records on to
+the recorder around it. The current one travels in a context variable, so child tasks and threads find it.
+"""
+
+from contextvars import ContextVar
+from typing import Final
+
+from shared_prompt_cache._core.entry import Origin
+from shared_prompt_cache._core.scopes import Pairs, Scope
+from shared_prompt_cache._files.fingerprint import Dependency
+from shared_prompt_cache._flights import Flight
+
+
+class Recorder:
+    """Collects what one computation was made from.
+
+    Attributes:
+        scopes: The `Scopes` of the cache it belongs to; pairs of other caches mean nothing in it.
+        owner: The flight that records.
+        pairs: Scopes of consumed values, with the numbers those values noted.
+        consumed: Keys of consumed values, with whether they had no agent.
+        reads: The files, by path and pattern.
+        spoiled: Why the value must not be kept, None if it may be.
+    """
+
+    __slots__ = ("_around", "consumed", "owner", "pairs", "reads", "scopes", "spoiled")
+
+    def __init__(self, scopes: object, around: "Recorder | None" = None) -> None:
+        self.scopes = scopes
+        self.owner: Flight | None = None
+        self.pairs: dict[Scope, int] = {}
+        self.consumed: dict[str, bool] = {}
+        self.spoiled: str | None = None
+        self.reads: dict[tuple[str, str | None], Dependency] = {}
+        self._around = around
+
+    @property
+    def dependencies(self) -> tuple[Dependency, ...]:
+        """The files so far."""
+        return tuple(self.reads.values())
+
+    def read(self, dependency: Dependency) -> None:
+        """Note that a file, a folder or the absence of one was read."""
+        name = (dependency.path, dependency.pattern)
+        known = self.reads.get(name)
+        if known is None:
+            self.reads[name] = dependency
+        elif not known.same_content(dependency):
+            # The value mixes two states of one file; no single fingerprint can vouch for it.
+            self.spoil(f"{dependency.path} changed between two reads of one computation")
+        if self._around is not None and self in ACTIVE:
+            self._around.read(dependency)
+
+    def consume(self, scopes: object, key: str, agent: str | None, pairs: Pairs, origin: Origin | None) -> None:
+        """Note that a cached value went in: take over its files as it saw them, its scopes and its keys.
+
+        Args:
+            scopes: The `Scopes` of the cache it came from.
+            key: Its key.
+            agent: Its agent.
+            pairs: Its scopes with their numbers, its own key as a scope among them.
+            origin: What it was made from.
+        """
+        if scopes is self.scopes:
+            for scope, number in pairs:
+                if self.pairs.setdefault(scope, number) != number:
+                    self.spoil(f"{scope.id} was invalidated between two values of one computation")
+            self.consumed[key] = agent is None
+            if origin is not None:
+                for name, unowned in origin.consumed:
+                    self.consumed.setdefault(name, unowned)
+        if origin is not None:
+            for dependency in origin.dependencies:
+                self.read(dependency)
+        if self._around is not None and self in ACTIVE:
+            self._around.consume(scopes, key, agent, pairs, origin)
+
+    def take(self, other: "Recorder") -> None:
+        """Take over what `other` has recorded so far."""
+        self.pairs.update(other.pairs)
+        self.consumed.update(other.consumed)
+        for dependency in other.dependencies:
+            self.read(dependency)
+        if other.spoiled is not None:
+            self.spoil(other.spoiled)
+
+    def spoil(self, reason: str) -> None:
+        """Let the value be kept by nobody."""
+        if self.spoiled is None:
+            self.spoiled = reason
+        if self._around is not None:
+            self._around.spoil(reason)
+
+    def origin(self, *, without: str | None = None) -> Origin | None:
+        """Return what was recorded, but for the key `without`; None if nothing was."""
+        consumed = tuple([item for item in self.consumed.items() if item[0] != without])
+        return Origin(self.dependencies, consumed) if self.reads or consumed else None
+
+
+CURRENT: Final[ContextVar[Recorder | None]] = ContextVar("shared_prompt_cache_recorder", default=None)
+"""The recorder of the computation that runs here. It may be over: look into `ACTIVE`."""
+
+ACTIVE: Final[set[Recorder]] = set()
+"""Recorders of computations under way, of all caches: a hit asks for the current one only if there is any."""
+
+
+def current() -> Recorder | None:
+    """Return the recorder of the computation that runs here, None if none does."""
+    if not ACTIVE:
+        return None
+    recorder = CURRENT.get()
+    return recorder if recorder in ACTIVE else None

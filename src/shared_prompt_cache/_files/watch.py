@@ -1,0 +1,403 @@
+"""The watch over files: one watcher, one task; from an event to the invalidations that follow from it.
+
+An event marks what depends on the path, at once (`Proofs.mark`). Where rules match the path, it also puts what they
+would invalidate in doubt, at once, and the task compares the file with the baseline in a thread: another content
+raises the invalidation, the same raises nothing; then the doubt is settled and who waited for it goes on.
+
+If events may have been missed (overflow, a pause of the loop, a watcher that had to be restarted, a root that is
+another folder now), everything is in doubt and everything is compared.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from shared_prompt_cache._core.scopes import ALL, Condition, Doubt, ScopeId, Scopes
+from shared_prompt_cache._core.stats import PartHealth
+from shared_prompt_cache._files.baseline import Baseline, Compared
+from shared_prompt_cache._files.matching import RuleTable, Target
+from shared_prompt_cache._files.proof import Proofs, parents
+from shared_prompt_cache._files.watchers import Watcher
+from shared_prompt_cache._files.watchers.choice import choose
+from shared_prompt_cache._logging import log
+from shared_prompt_cache.events import Cause, ChangeKind, FileChange, Recovery
+from shared_prompt_cache.rules import WatchRule
+
+Select = Callable[[Target], tuple[Iterable[ScopeId], Condition | None]]
+Raise = Callable[[list[tuple[Target, Cause]]], None]
+_KINDS: Final[tuple[ChangeKind, ...]] = ("added", "modified", "deleted")
+_TICK: Final = 0.25
+_PAUSE: Final = 0.25
+_BURST: Final = 4
+_QUIET: Final = 0.01
+_LONGEST_BURST: Final = 0.1
+
+
+class FileWatch:
+    """Watches the files that the rules of one cache match and, where events are trusted, all dependencies.
+
+    Args:
+        scopes: The scopes of the cache.
+        rules: Its rules.
+        watcher: Which watcher to use.
+        select: Tells what an invalidation of a target would take.
+        raised: Called with the targets to invalidate, in one synchronous stretch.
+        follow_dependencies: Whether to watch the folders of dependencies, too.
+        wall: The wall clock.
+    """
+
+    def __init__(
+        self,
+        scopes: Scopes,
+        rules: Iterable[WatchRule],
+        *,
+        watcher: Literal["auto", "watchfiles", "polling"] | Watcher,
+        select: Select,
+        raised: Raise,
+        follow_dependencies: bool,
+        wall: Callable[[], float],
+    ) -> None:
+        self.proofs = Proofs(scopes, self._want)
+        self._scopes = scopes
+        self._table = RuleTable(rules)
+        self._baseline = Baseline(self._table)
+        self._choice = watcher
+        self._watcher: Watcher | None = None
+        self._select = select
+        self._raise = raised
+        self._follow = follow_dependencies
+        self._wall = wall
+        self._rule_folders: frozenset[str] = frozenset()
+        self._spellings: dict[str, tuple[str, ...]] = {}
+        self._dirty: set[str] = set()
+        self._walk = False  # everything has to be compared
+        self._rearm = False
+        self._doubt: Doubt | None = None
+        self._wake = asyncio.Event()
+        self._waiting: list[asyncio.Event] = []  # who waits for a comparison that begins from now on
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_tick = 0.0
+        self._ticks = 0
+        self._identities: dict[str, tuple[int, int] | None] = {}
+        self._troubles: dict[str, PartHealth] = {}
+        self._walk_troubles: dict[str, str] = {}
+        self.events = self.batches = self.pauses = 0
+
+    # Life.
+
+    async def start(self) -> None:
+        """Arm the watch and take the baseline; when this returns no change is missed."""
+        if not self._table.roots and not self._follow:
+            return
+        self._watcher = choose(self._choice, self.proofs.in_thread)
+        await self._watcher.start(self)
+        await self._begin()
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._work(), name="shared-prompt-cache watch")
+        self._last_tick = time.monotonic()
+        self._timer = loop.call_later(_TICK, self._tick)
+
+    async def _begin(self) -> None:
+        """Look, arm, look again: until no new folder turns up between looking and arming."""
+        self._identities = {root: _identity(root) for root in self._table.roots}
+        while True:
+            compared = await self.proofs.in_thread(self._baseline.compare, None, initial=True)
+            self._note(compared)
+            if not await self._arm():
+                return
+
+    async def aclose(self) -> None:
+        """End task, watcher and threads."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._settle(self._doubt)
+        self._release()
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await watcher.aclose()
+        await self.proofs.aclose()
+        self.proofs.arm(())
+        self._baseline = Baseline(self._table)
+
+    async def sync(self) -> None:
+        """Return when every change made before the call has been applied."""
+        self.proofs.doubt_all()
+        if self._watcher is None or not self._table.roots:
+            return
+        done = asyncio.Event()
+        self._waiting.append(done)
+        self._look_everywhere()
+        await done.wait()
+
+    # What the watcher tells: the methods of a `Sink`.
+
+    def changed(self, paths: Collection[str]) -> None:
+        """Mark what depends on these paths and question what rules say of them."""
+        self.events += len(paths)
+        spelled = self._spell(paths)
+        self.proofs.mark(spelled)
+        files = [path for path in spelled if self._baseline.knows(path)]
+        if any(self._leads_to_rules(path) for path in spelled if path not in self._baseline.files):
+            self._look_everywhere()
+        elif files:
+            self._question(files)
+
+    def doubted(self, reason: str) -> None:
+        """Take everything for changed until it has been compared."""
+        log(logging.WARNING, "watch.doubted", reason=reason)
+        self._troubles["watcher"] = PartHealth(status="ok", reason=reason, since=self._wall())
+        self.proofs.doubt_all()
+        self._look_everywhere()
+
+    def degraded(self, folder: str, reason: str | None) -> None:
+        """Note that a folder cannot be watched, or can again."""
+        name = f"folder:{folder}"
+        if reason is None:
+            if self._troubles.pop(name, None) is not None:
+                self._want()
+        elif name not in self._troubles:
+            log(logging.WARNING, "watch.degraded", folder=folder, reason=reason)
+            self._troubles[name] = PartHealth(status="degraded", reason=reason, since=self._wall())
+
+    # From paths to questions.
+
+    def _spell(self, paths: Collection[str]) -> list[str]:
+        """Return the paths in every spelling that rules and dependencies have for their folders."""
+        if not self._spellings:
+            return list(paths)
+        found = list(paths)
+        for path in paths:
+            folder, _, name = path.rpartition(os.sep)
+            found.extend(f"{other}{os.sep}{name}" for other in self._spellings.get(folder, ()))
+        return found
+
+    def _leads_to_rules(self, path: str) -> bool:
+        """Return whether `path` may be a folder with files that rules match, or above one."""
+        for root in self._table.roots:
+            if path == root or root.startswith(path + os.sep):
+                return True
+            if path.startswith(root + os.sep):
+                relative = path[len(root) + 1 :]
+                if self._table.visits(root, relative) and (path in self._rule_folders or Path(path).is_dir()):
+                    return True
+        return False
+
+    def _question(self, files: list[str]) -> None:
+        self._dirty.update(files)
+        ids: set[ScopeId] = set()
+        conditions: list[Condition] = []
+        if len(files) > _BURST or self._walk:
+            ids.add(ALL)
+        else:
+            asked = {importer for path in files for importer in (path, *self._baseline.links.get(path, ()))}
+            changes = [FileChange(path=Path(path), kind=kind) for path in asked for kind in _KINDS]
+            for target, _ in self._table.targets(changes, known=self._baseline.files):
+                selected, condition = self._select(target)
+                ids.update(selected)
+                if condition is not None:
+                    conditions.append(condition)
+        self._doubt_about(ids, conditions)
+
+    def _look_everywhere(self) -> None:
+        self._walk = True
+        self._doubt_about({ALL}, [])
+
+    def _doubt_about(self, ids: Collection[ScopeId], conditions: Collection[Condition]) -> None:
+        """Let reads of what is selected wait until the next comparison is done."""
+        if self._doubt is not None:
+            # One question at a time: the new one asks for both, and is answered by the same comparison.
+            self._scopes.settle(self._doubt)
+            ids = {*ids, *self._doubt.ids}
+            conditions = [*conditions, *self._doubt.conditions]
+        settled = asyncio.Event() if self._doubt is None else self._doubt.settled
+        self._doubt = Doubt(ids, conditions, settled)
+        self._scopes.doubt(self._doubt)
+        self._wake.set()
+
+    async def answered(self, doubt: Doubt | None) -> None:
+        """Wait until a question is answered."""
+        if doubt is not None:
+            await doubt.settled.wait()
+
+    # The task.
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self._dirty or self._walk:
+                    await self._compare()
+                if self._rearm:
+                    self._rearm = False
+                    await self._arm()
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing stale may be served after it
+                self._recover(error)
+
+    async def _compare(self) -> None:
+        await self._gather_burst()
+        # What comes from here on is another question, for the next round.
+        paths = None if self._walk else frozenset(self._dirty)
+        doubt, self._doubt = self._doubt, None
+        waiting, self._waiting = self._waiting, []
+        self._dirty, self._walk = set(), False
+        try:
+            compared = await self.proofs.in_thread(self._baseline.compare, paths)
+            # No await from here on: the invalidations are in force before the question is settled.
+            self._note(compared)
+            if compared.changes:
+                self.batches += 1
+                self._raise(self._table.targets(compared.changes, known=self._baseline.files))
+        except BaseException:
+            self._raise([(Target("all"), Recovery(reason="a comparison with the files could not be finished"))])
+            raise
+        finally:
+            self._settle(doubt)
+            for done in waiting:
+                done.set()
+        if compared.folders is not None and self._rule_folders != self.proofs.armed:
+            self._rearm = True
+            self._wake.set()
+
+    async def _gather_burst(self) -> None:
+        """When many files change at once, wait until no more do, so that they become one batch."""
+        waited = 0.0
+        while len(self._dirty) > _BURST and waited < _LONGEST_BURST:
+            before = len(self._dirty)
+            await asyncio.sleep(_QUIET)
+            waited += _QUIET
+            if len(self._dirty) == before:
+                return
+
+    def _settle(self, doubt: Doubt | None) -> None:
+        if doubt is not None:
+            self._scopes.settle(doubt)
+            doubt.settled.set()
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.set()
+
+    def _recover(self, error: Exception) -> None:
+        log(logging.ERROR, "watch.failed", exc_info=error)
+        self._troubles["watcher"] = PartHealth(status="degraded", reason=repr(error), since=self._wall())
+        asyncio.get_running_loop().call_later(1.0, self.doubted, "the watch failed and began anew")
+
+    def _note(self, compared: Compared) -> None:
+        if compared.folders is not None:
+            self._rule_folders = compared.folders
+            self._walk_troubles = dict(compared.troubles)
+
+    # Arming.
+
+    def _want(self) -> None:
+        self._rearm = True
+        self._wake.set()
+
+    async def _arm(self) -> bool:
+        """Watch what has to be watched; return whether folders that rules name were armed only now."""
+        if self._watcher is None:
+            return False
+        wanted = set(self._rule_folders)
+        wanted.update(_nearest(root) for root in self._table.roots if root not in self._rule_folders)
+        if self._follow:
+            wanted.update(self.proofs.folders)
+        before = self.proofs.armed
+        armed = await self._watcher.watch(frozenset(wanted))
+        self._spellings = await self.proofs.in_thread(_spellings, armed)
+        self.proofs.arm(armed)
+        new = (armed - before) & self._rule_folders
+        if new and self._task is not None:
+            # What changed in them between the look that found them and now made no event.
+            self._look_everywhere()
+        return bool(new)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        gap = now - self._last_tick - _TICK
+        self._last_tick = now
+        self._timer = loop.call_later(_TICK, self._tick)
+        if gap > _PAUSE:
+            self.pauses += 1
+            self.doubted(f"the loop did not run for {gap:.1f} s, events may have been lost")
+        self._ticks += 1
+        if self._ticks % 4 == 0:
+            self._check_roots()
+
+    def _check_roots(self) -> None:
+        for root, known in self._identities.items():
+            found = _identity(root)
+            if found != known:
+                self._identities[root] = found
+                self.proofs.doubt_all()
+                self._look_everywhere()
+                self._want()
+
+    # What it tells of itself.
+
+    def health(self) -> Mapping[str, PartHealth]:
+        """Return the state of the watcher and of each root."""
+        if self._watcher is None:
+            return {}
+        parts = {"watcher": PartHealth(status="ok"), **self._troubles}
+        for root in self._table.roots:
+            if self._identities.get(root) is None:
+                parts[f"root:{root}"] = PartHealth(status="ok", reason="waiting until it exists")
+            else:
+                parts[f"root:{root}"] = PartHealth(status="ok")
+        for folder, reason in self._walk_troubles.items():
+            name = f"root:{folder}" if folder in self._table.roots else f"folder:{folder}"
+            parts[name] = PartHealth(status="degraded", reason=reason)
+        return parts
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Figures for `get_stats()`."""
+        if self._watcher is None:
+            return {}
+        return {
+            "name": self._watcher.name,
+            "folders": len(self.proofs.armed),
+            "files": len(self._baseline.files),
+            "events": self.events,
+            "batches": self.batches,
+            "pauses": self.pauses,
+        }
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - once a second for each root
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _nearest(path: str) -> str:
+    """Return the nearest folder on the way to `path` that exists."""
+    return next((parent for parent in (path, *parents(path)) if Path(parent).is_dir()), os.sep)
+
+
+def _spellings(folders: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return, for each folder that others of these are the same as, those others."""
+    same: dict[tuple[int, int] | None, list[str]] = {}
+    for folder in folders:
+        same.setdefault(_identity(folder), []).append(folder)
+    return {
+        folder: tuple(other for other in group if other != folder)
+        for identity, group in same.items()
+        if identity is not None and len(group) > 1
+        for folder in group
+    }

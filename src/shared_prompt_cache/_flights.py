@@ -1,0 +1,304 @@
+"""Flights: at most one current computation of each key, owned by the cache; callers only wait.
+
+Theory of operation: a flight occupies the place of its key in `Flights.table` while its value may still be published.
+A caller who finds it joins: it waits on a future of its own, so that cancelling a caller cancels nothing else. The
+last waiter to be cancelled cancels the flight, unless somebody who was answered already left it in the background.
+An invalidated flight is detached: it leaves the place and goes on for those who wait, and its value is not kept.
+A held `lock()` is a flight without a task: it occupies the place, and whoever wants it waits in the same way.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from types import TracebackType
+from typing import Any, Final
+
+from shared_prompt_cache._core.entry import Labels
+from shared_prompt_cache._core.scopes import Pairs, Scope
+from shared_prompt_cache.errors import CacheClosedError, ComputeCancelled, RecursiveComputeError
+
+MOST_BACKGROUND: Final = 64
+"""How many flights may go on while nobody waits for them."""
+
+
+class Flight:
+    """One computation under way, or one held lock.
+
+    Attributes:
+        key: What is computed.
+        labels: What the value will be filed under; None for a lock.
+        noted: The scopes of the labels with the numbers they had before the computation began.
+        revision: The revision at that moment.
+        recorder: Collects what the computation reads (`_files.Recorder`).
+        task: Runs it; None for a lock.
+        background: Whether it goes on when nobody waits.
+        detached: Why its value will not be kept, None while it may be.
+        done: Whether it is over.
+        value: The result, if it is done and `error` is None.
+        error: The failure.
+        expired_at: The moment at which the value counts as expired, if a soft invalidation has come by.
+        awaits: The flights it waits for, with how often.
+    """
+
+    __slots__ = (
+        "awaits",
+        "background",
+        "detached",
+        "done",
+        "error",
+        "expired_at",
+        "key",
+        "labels",
+        "noted",
+        "recorder",
+        "revision",
+        "task",
+        "traceback",
+        "value",
+        "waiters",
+    )
+
+    def __init__(self, key: str, labels: Labels | None, noted: Pairs, revision: int, recorder: Any) -> None:
+        self.key = key
+        self.labels = labels
+        self.noted = noted
+        self.revision = revision
+        self.recorder = recorder
+        self.task: asyncio.Task[None] | None = None
+        self.background = False
+        self.detached: str | None = None
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.traceback: TracebackType | None = None
+        self.expired_at: float | None = None
+        self.awaits: dict[Flight, int] = {}
+        self.waiters: dict[asyncio.Future[bool], None] = {}
+
+    # What `Scopes.judge` asks.
+
+    @property
+    def agent(self) -> str | None:
+        """The agent of its labels."""
+        return None if self.labels is None else self.labels.agent
+
+    @property
+    def checked(self) -> int:
+        """The revision it began at."""
+        return self.revision
+
+    @property
+    def pairs(self) -> Iterable[tuple[Scope, int]]:
+        """Its own scopes and those of what it consumed."""
+        return chain(self.noted, self.recorder.pairs.items()) if self.recorder.pairs else self.noted
+
+    @property
+    def consumed(self) -> Iterable[tuple[str, bool]]:
+        """The keys it consumed so far."""
+        consumed: dict[str, bool] = self.recorder.consumed
+        return consumed.items()
+
+    @property
+    def paths(self) -> Iterable[str]:
+        """The files it read so far."""
+        return [dependency.path for dependency in self.recorder.dependencies]
+
+    def soften(self, at: float) -> None:
+        """Let the value be born expired."""
+        if self.expired_at is None or at < self.expired_at:
+            self.expired_at = at
+
+    def result(self) -> Any:
+        """Return the value or raise the failure, with the traceback it was raised with."""
+        if self.error is not None:
+            raise self.error.with_traceback(self.traceback)
+        return self.value
+
+
+class Flights:
+    """The flights of one cache.
+
+    Attributes:
+        table: The current flight of each key.
+        running: All whose task or block is not over, detached and answered ones too.
+
+    Args:
+        ended: Called with each flight that is over.
+    """
+
+    def __init__(self, ended: Callable[[Flight], None]) -> None:
+        self.table: dict[str, Flight] = {}
+        self.running: dict[Flight, None] = {}
+        self._ended = ended
+
+    def start(self, flight: Flight) -> None:
+        """Let `flight` occupy the place of its key."""
+        self.table[flight.key] = flight
+        self.running[flight] = None
+
+    def detach(self, flight: Flight, reason: str) -> None:
+        """Take `flight` from its place: nobody joins it any more and its value is not kept."""
+        if flight.detached is None:
+            flight.detached = reason
+            if self.table.get(flight.key) is flight:
+                del self.table[flight.key]
+
+    def finish(self, flight: Flight, value: Any, error: BaseException | None) -> None:
+        """End `flight`, free its place, and wake those who wait. No waiter is woken before the value is published."""
+        if flight.done:
+            return
+        flight.done = True
+        flight.value = value
+        if error is not None:
+            flight.error, flight.traceback = error, error.__traceback__
+        if self.table.get(flight.key) is flight:
+            del self.table[flight.key]
+        for waiter in flight.waiters:
+            if not waiter.done():
+                waiter.set_result(True)
+        flight.waiters = {}
+
+    def landed(self, flight: Flight) -> None:
+        """Forget a flight whose task, or block, has nothing left to do."""
+        if flight in self.running:
+            del self.running[flight]
+            self._ended(flight)
+
+    def cancel(self, flight: Flight) -> None:
+        """Cancel the task of a flight, one that has not taken its first step included."""
+        task = flight.task
+        if task is not None and not task.done():
+            task.add_done_callback(lambda _: self._cancelled(flight))
+            task.cancel()
+
+    def _cancelled(self, flight: Flight) -> None:
+        message = f"the computation of {flight.key!r} was cancelled before it began"
+        self.finish(flight, None, ComputeCancelled(message, key=flight.key))
+        self.landed(flight)
+
+    async def wait(
+        self,
+        flight: Flight,
+        *,
+        caller: Flight | None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends the waiting, not the flight
+        background: bool = False,
+    ) -> bool:
+        """Wait until `flight` is over; return False if `timeout` seconds passed before.
+
+        Args:
+            flight: What to wait for.
+            caller: The computation that waits, None if none does.
+            timeout: How long to wait; None: for ever.
+            background: Whether the flight goes on after a timeout.
+
+        Raises:
+            RecursiveComputeError: If `flight` waits for `caller`, directly or through others.
+        """
+        if flight.done:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        flight.waiters[waiter] = None
+        timer = None if timeout is None else loop.call_later(timeout, _give_up, waiter)
+        try:
+            if caller is None:
+                in_time = await waiter
+            else:
+                with _awaiting(caller, flight):
+                    in_time = await waiter
+        except BaseException:
+            # A cancelled waiter, or one that would wait in a circle, leaves; the others are not disturbed.
+            self._leave(flight, waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not in_time:
+            flight.background = flight.background or (background and self.may_leave_behind())
+            self._leave(flight, waiter)
+        return in_time
+
+    def may_leave_behind(self) -> bool:
+        """Return whether one more flight may go on with nobody waiting."""
+        return sum(flight.background for flight in self.running) < MOST_BACKGROUND
+
+    def _leave(self, flight: Flight, waiter: asyncio.Future[bool]) -> None:
+        flight.waiters.pop(waiter, None)
+        if not flight.waiters and not flight.background and not flight.done and flight.task is not None:
+            # Nobody is left to take the value. It leaves the place first: a caller who comes now starts afresh.
+            self.detach(flight, "nobody waited for it any more")
+            self.cancel(flight)
+
+    async def aclose(self) -> None:
+        """End all flights; those who wait get `CacheClosedError`."""
+        flights = list(self.running)
+        for flight in flights:
+            self.detach(flight, "the cache was closed")
+            self.finish(
+                flight,
+                None,
+                CacheClosedError(f"the cache was closed while {flight.key!r} was computed; start it again"),
+            )
+        tasks = [flight.task for flight in flights if flight.task is not None]
+        current = asyncio.current_task()
+        for flight in flights:
+            if flight.task is not current:
+                self.cancel(flight)
+        await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
+
+
+def _give_up(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)
+
+
+@contextmanager
+def _awaiting(caller: Flight, flight: Flight) -> Iterator[None]:
+    """Record that `caller` waits for `flight`, after a look whether `flight` waits for `caller`."""
+    check_cycle(caller, flight)
+    caller.awaits[flight] = caller.awaits.get(flight, 0) + 1
+    try:
+        yield
+    finally:
+        caller.awaits[flight] -= 1
+        if not caller.awaits[flight]:
+            del caller.awaits[flight]
+
+
+def check_cycle(caller: Flight, flight: Flight) -> None:
+    """Refuse that `caller` waits for `flight` if that waits for `caller`, directly or through others.
+
+    Raises:
+        RecursiveComputeError: It names the keys of the cycle.
+    """
+    cycle = _path(flight, caller)
+    if cycle is not None:
+        keys = (caller.key, *(link.key for link in cycle))
+        raise RecursiveComputeError(
+            "these computations would wait for each other for ever: "
+            + " -> ".join(map(repr, keys))
+            + "; let one of them compute its part itself, or under another key",
+            cycle=keys,
+        )
+
+
+def _path(start: Flight, goal: Flight) -> list[Flight] | None:
+    """Return the flights from `start` to `goal` along what waits for what, None if there is no way."""
+    came_from: dict[Flight, Flight | None] = {start: None}
+    stack = [start]
+    while stack:
+        flight = stack.pop()
+        if flight is goal:
+            path: list[Flight] = []
+            step: Flight | None = flight
+            while step is not None:
+                path.append(step)
+                step = came_from[step]
+            return path[::-1]
+        for following in flight.awaits:
+            if following not in came_from:
+                came_from[following] = flight
+                stack.append(following)
+    return None

@@ -1,0 +1,179 @@
+"""`cache.warm(...)`: values computed ahead of their use, a few at a time."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass, field
+from inspect import isawaitable
+from itertools import islice
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from shared_prompt_cache._cached import CachedOptions, Options
+from shared_prompt_cache._core.options import check_compute, check_count, sync_compute
+from shared_prompt_cache._logging import log
+from shared_prompt_cache._naming import shown
+from shared_prompt_cache.errors import CacheKeyError, ConfigTypeError
+from shared_prompt_cache.keys import check_key
+
+if TYPE_CHECKING:
+    from shared_prompt_cache.cache import SharedPromptCache
+
+Progress = Callable[[int, int | None], Awaitable[object] | object]
+"""Called as `on_progress(done, total)` after each key; total is None where `keys` has no length."""
+
+_MOST_SHOWN: Final = 5
+_BREATH: Final = 100
+"""After how many keys that were there already a worker lets the loop breathe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmReport:
+    """What became of the keys; each is counted once. `str()` of it is for people.
+
+    Attributes:
+        computed: How many values were computed.
+        present: How many were there already, or were being computed by somebody else.
+        failures: What went wrong, by key; the exception of `compute` as it was raised.
+    """
+
+    computed: int
+    present: int
+    failures: Mapping[str, Exception] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.computed} computed, {self.present} already there, {len(self.failures)} failed"]
+        lines += [
+            f"  {key!r}: {type(error).__name__}: {error!s:.200}"
+            for key, error in islice(self.failures.items(), _MOST_SHOWN)
+        ]
+        if len(self.failures) > _MOST_SHOWN:
+            lines.append(f"  and {len(self.failures) - _MOST_SHOWN} more")
+        return "\n".join(lines)
+
+
+async def warm(
+    cache: "SharedPromptCache",
+    keys: Iterable[str],
+    compute: Callable[[str], Awaitable[Any]],
+    *,
+    concurrency: int = 8,
+    on_progress: Progress | None = None,
+    **options: Unpack[CachedOptions],
+) -> WarmReport:
+    """Compute what is not cached of `keys`, and return what became of them.
+
+    A failure of one key is reported and hurts no other. `keys` is read as it is needed, and each key is kept to know
+    it again. Cancelling it ends what it has begun, but for computations that others wait for.
+
+    Args:
+        cache: What to fill.
+        keys: The keys; one that comes twice is taken once.
+        compute: An async function of a key.
+        concurrency: How many keys are worked on at a time.
+        on_progress: Called with the number of keys done and of all, duplicates counted; an async one is awaited. Its
+            failure is logged, once.
+        **options: Those of `get_or_compute`, each a value or a callable of the key.
+
+    Raises:
+        ConfigError: If an argument or an option cannot be used.
+        CacheClosedError: If the cache is closed.
+    """
+    if isinstance(keys, str) or not isinstance(keys, Iterable):
+        raise ConfigTypeError(f"keys is {shown(keys)}; give a list of keys", field="keys")
+    if on_progress is not None and not callable(on_progress):
+        raise ConfigTypeError(f"on_progress is {shown(on_progress)}; give a function", field="on_progress")
+    check_compute(compute)
+    workers = check_count(concurrency, "concurrency")
+    warming = _Warming(cache, keys, compute, Options(options), on_progress)
+    cache._enter()  # noqa: SLF001 - a closed cache is one error, not one for each key
+    async with asyncio.TaskGroup() as group:
+        for _ in range(workers):
+            if warming.ended:
+                break
+            group.create_task(warming.work())
+            await asyncio.sleep(0)  # a short list needs fewer workers than it may have
+    return warming.report()
+
+
+class _Warming:
+    """The state that the workers of one `warm` share."""
+
+    def __init__(
+        self,
+        cache: "SharedPromptCache",
+        keys: Iterable[str],
+        compute: Callable[[str], Awaitable[Any]],
+        options: Options,
+        on_progress: Progress | None,
+    ) -> None:
+        self.ended = False
+        self._cache = cache
+        self._keys = iter(keys)
+        self._compute = compute
+        self._options = options
+        self._on_progress = on_progress
+        self._total = len(keys) if isinstance(keys, Sized) else None
+        self._seen: set[str] = set()
+        self._done = self._computed = self._present = 0
+        self._failures: dict[str, Exception] = {}
+        self._broken: Exception | None = None
+        self._unheard = False
+
+    async def work(self) -> None:
+        """Take keys until there are none."""
+        while not self.ended:
+            try:
+                key = next(self._keys)
+            except StopIteration:
+                self.ended = True
+                return
+            except Exception as error:  # noqa: BLE001 - raised by `report`, once the keys under way are done
+                self.ended, self._broken = True, error
+                return
+            await self._fill(key)
+            self._done += 1
+            if self._on_progress is not None:
+                await self._tell(self._on_progress)
+            if self._done % _BREATH == 0:
+                await asyncio.sleep(0)
+
+    async def _fill(self, key: str) -> None:
+        try:
+            if check_key(key) in self._seen:
+                return
+            self._seen.add(key)
+            ran = False
+
+            async def compute() -> Any:
+                nonlocal ran
+                ran = True
+                awaitable = self._compute(key)
+                if not isawaitable(awaitable):
+                    raise ConfigTypeError(sync_compute(self._compute), field="compute")
+                return await awaitable
+
+            await self._cache.get_or_compute(key, compute, **self._options.of(key))
+        except CacheKeyError as error:
+            self._failures[key if isinstance(key, str) else shown(key)] = error
+        except Exception as error:  # noqa: BLE001 - whatever compute raises; it is reported
+            self._failures[key] = error
+        else:
+            self._computed += ran
+            self._present += not ran
+
+    async def _tell(self, on_progress: Progress) -> None:
+        try:
+            outcome = on_progress(self._done, self._total)
+            if isawaitable(outcome):
+                await outcome
+        except Exception as error:  # noqa: BLE001 - the callback is the application's; it hurts nobody else
+            if not self._unheard:
+                self._unheard = True
+                log(logging.WARNING, "progress.failed", exc_info=error, cache=self._cache.name)
+
+    def report(self) -> WarmReport:
+        """Return what became of the keys; raise what `keys` itself raised."""
+        if self._broken is not None:
+            raise self._broken
+        return WarmReport(computed=self._computed, present=self._present, failures=MappingProxyType(self._failures))
