@@ -321,7 +321,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names | st.text(max_size=5), inner, max_size=6),
     max_leaves=20,
 )
-sections = st.dictionaries(names, values, max_size=6).map(lambda fields: {"cache": {"shared_prompt": fields}})
+watches = st.lists(values | st.dictionaries(st.sampled_from(["root", "preset", "presets", "rot"]), values), max_size=3)
+fields = st.dictionaries(names, values, max_size=6) | st.fixed_dictionaries({}, optional={"watch": watches})
+sections = fields.map(lambda fields: {"cache": {"shared_prompt": fields}})
 documents = (
     (sections | values).map(lambda document: yaml.safe_dump(document, allow_unicode=True))
     | st.text(st.sampled_from("cache:shared_prompt \n-[]{}!&*?|>'\"#%@`~0x_.\t"), max_size=200)
@@ -339,8 +341,8 @@ documents = (
 def test_whatever_the_document_only_configuration_errors_come_out(write, document, cut, broken):
     """Each names the file and, unless the YAML itself is broken, the field; each says what to do.
 
-    It has found a document that is a bare date (an error without a field), and, planted, a reader that lets through
-    the ValueError of `0000-00-00`.
+    It has found that a document of nothing but a date gave an error without a field; planted, it finds a reader of
+    presets that goes through whatever it is given.
     """
     text = document if cut is None else document[:cut] + (broken or "") + document[cut + 1 :]
     file = write(text.encode("utf-8", "surrogatepass"))

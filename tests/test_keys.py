@@ -50,7 +50,8 @@ class Place:
     y: object = None
 
 
-letters = st.text(st.sampled_from('si,:{}[]<>"\\1_é\ud83d\ude00😀'), max_size=4) | st.text(st.characters(), max_size=4)
+tokens = [*'si,:{}[]<>"\\1_é\ud83d\ude00😀', "\ud83d\ude00"]
+letters = st.lists(st.sampled_from(tokens), max_size=4).map("".join) | st.text(st.characters(), max_size=4)
 atoms = (
     st.none()
     | st.booleans()
@@ -89,10 +90,25 @@ def meaning(part):
     return (type(part).__name__, str(part) if isinstance(part, Decimal | PurePosixPath) else repr(part))
 
 
+def respelled(part):
+    """Something that is easily taken for `part`: lists for tuples, numbers for booleans, pairs of surrogates joined."""
+    if isinstance(part, list | tuple):
+        return [respelled(inner) for inner in part]
+    if isinstance(part, dict):
+        return {respelled(name): respelled(value) for name, value in reversed(part.items())}
+    if isinstance(part, str):
+        return part.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return int(part) if isinstance(part, bool) else part
+
+
+lists = st.lists(parts, min_size=1, max_size=3)
+
+
 @settings(max_examples=EXAMPLES)
-@given(st.lists(parts, min_size=1, max_size=3), st.lists(parts, min_size=1, max_size=3))
-def test_different_parts_have_different_keys(first, second):
-    """It has found that a lone pair of surrogates had the key of the character that it stands for."""
+@given(st.tuples(lists, lists) | lists.map(lambda given_parts: (given_parts, respelled(given_parts))))
+def test_different_parts_have_different_keys(pair):
+    """Seen to fail where a lone pair of surrogates had the key of the character that it stands for."""
+    first, second = pair
     assert (keys.of(*first) == keys.of(*second)) == (meaning(first) == meaning(second))
 
 

@@ -132,9 +132,9 @@ class Batch:
                     step[0].recorder.spoil(refusal)
         for step in self._steps:
             if isinstance(step, str):
-                cache._apply("key", step, cause=ApiCall(verb="batch.invalidate"))
+                cache._invalidations.apply("key", step, cause=ApiCall(verb="batch.invalidate"))
             else:
                 value, prompt, making = step
                 value.revision = cache._scopes.revision
                 value.noted = value.labels.note(value.revision) if value.labels is not None else ()
-                cache._set(value, prompt, making)
+                cache._computations.put_block(value, prompt, making)

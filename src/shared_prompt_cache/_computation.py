@@ -21,7 +21,7 @@ from shared_prompt_cache._core.sizing import size_of
 from shared_prompt_cache._core.stats import History
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
-from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder
+from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder, current
 from shared_prompt_cache._flights import Flight, Flights
 from shared_prompt_cache._logging import log
 from shared_prompt_cache.clock import Clock
@@ -37,6 +37,7 @@ class Computations:
     Attributes:
         flights: Those under way.
         failures: Failures kept by `cache_errors_for`; the value of such an entry is (exception, traceback).
+        enabled: Whether anything is kept at all.
         begun: How many were begun.
         sets: How many values were kept.
         refused: How many values were not.
@@ -54,6 +55,7 @@ class Computations:
     ) -> None:
         self.flights = Flights(scopes.end)
         self.failures: OrderedDict[str, Entry] = OrderedDict()
+        self.enabled = True
         self.begun = self.sets = self.refused = 0
         self._name = name
         self._scopes = scopes
@@ -174,6 +176,31 @@ class Computations:
         if computation.revision != self._scopes.revision and self._scopes.judge(computation) is Verdict.FALLEN:
             return "it was invalidated while it was computed"
         return None
+
+    async def put(self, key: str, value: Any, labels: Labels, making: Making) -> None:
+        """Put in a value that the caller has made, in the computation that the call is part of, or now."""
+        around = current()
+        block = Flight(key, labels, (), self._scopes.revision, Recorder(self._scopes))
+        self._scopes.begin(block)
+        try:
+            if making.depends_on:
+                await self._proofs.declare(block.recorder, making.depends_on)
+            # No await from here on.
+            if around is not None and around.scopes is self._scopes and around.owner is not None:
+                block.revision = around.owner.revision
+                block.recorder.take(around)
+            self.begin_late(block)
+            self.put_block(block, value, making)
+        finally:
+            self._scopes.end(block)
+
+    def put_block(self, block: Flight, value: Any, making: Making) -> None:
+        """Put in a value that a block has made; a running computation of its key is not kept."""
+        flight = self.flights.table.get(block.key)
+        if flight is not None and flight.task is not None:
+            self.flights.detach(flight, "set_prompt() gave the key another value")
+        if self.enabled:
+            self.keep(block, value, making.metadata, making.ttl)
 
     def begin_late(self, block: Flight) -> None:
         """Note the scopes of a value that a block puts in, as they were when the block began."""

@@ -86,7 +86,7 @@ async def warm(
     check_compute(compute)
     workers = check_count(concurrency, "concurrency")
     warming = _Warming(cache, keys, compute, Options(options), on_progress)
-    cache._enter()  # noqa: SLF001 - a closed cache is one error, not one for each key
+    cache._enter()
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
             if warming.ended:

@@ -277,3 +277,20 @@ def _patterns(patterns: object, name: str) -> tuple[str, ...]:
     if isinstance(patterns, str | bytes) or not isinstance(patterns, Iterable):
         raise ConfigTypeError(f"{name} is {shown(patterns)}; give a tuple of patterns", field=name)
     return tuple(_globs.check(pattern, name) for pattern in patterns)
+
+
+def check_rules(watch: object) -> tuple["WatchRule", ...]:
+    """Return watch rules as a tuple; one alone is fine.
+
+    Raises:
+        ConfigTypeError: If there is something else among them.
+    """
+    if isinstance(watch, WatchRule):
+        return (watch,)
+    if isinstance(watch, str) or not isinstance(watch, Iterable):
+        raise ConfigTypeError(f"watch is {shown(watch)}; give WatchRules, for example a preset's", field="watch")
+    rules = tuple(watch)
+    for rule in rules:
+        if not isinstance(rule, WatchRule):
+            raise ConfigTypeError(f"watch holds {shown(rule)}; give WatchRules, for example a preset's", field="watch")
+    return rules

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared_prompt_cache._files.watchers._worker import _end_all
 from shared_prompt_cache.errors import CacheClosedError
 
 PATIENCE = 10.0
@@ -27,6 +28,11 @@ async def main():
     assert await watcher.watch({{sys.argv[1]}})
     assert len(threads()) == 1
 
+class LongGoodbye:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.05)  # other threads run while the interpreter is being finalized
+
+goodbye = LongGoodbye()
 loop = asyncio.new_event_loop()
 """
 
@@ -337,6 +343,13 @@ class WatcherContract:
         assert len(threads()) == 1
         del orphan
         await until(lambda: threads() == [])
+
+    async def test_the_interpreter_waits_for_its_thread(self, watcher, sink, tmp_path):
+        """A thread that returns from native code into a finalized interpreter is killed where it stands."""
+        await watcher.watch({str(tmp_path)})
+        assert len(threads()) == 1
+        _end_all()
+        assert threads() == []
 
     @pytest.mark.parametrize("ending", ["closed loop", "open loop", "exit from within"])
     async def test_the_end_of_a_loop_or_of_the_interpreter_needs_no_close(self, watcher, tmp_path, ending):

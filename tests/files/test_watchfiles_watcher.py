@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from watchfiles import _rust_notify as rust
 
 from contracts.watcher import WatcherContract, running, threads, until
 from shared_prompt_cache._files.watchers import _native, _watchfiles
@@ -90,6 +91,24 @@ async def test_many_additions_in_a_row_do_not_pile_up_native_watchers(watcher, t
     assert most <= 6
 
 
+async def test_a_folder_made_again_at_once_is_not_taken_for_the_old_one(watcher, tmp_path):
+    """Many file systems give it the same inode."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with running(watcher) as sink:
+        await watcher.watch({str(folder)})
+        for number in range(4):
+            sink.forget()
+            folder.rmdir()
+            folder.mkdir()
+            await sink.until_told(folder)
+            assert await watcher.watch({str(folder)}) == {str(folder)}
+            sink.forget()
+            (folder / f"{number}.md").write_text("one")
+            await sink.until_told(folder / f"{number}.md")
+            (folder / f"{number}.md").unlink()
+
+
 async def test_a_name_that_is_not_utf8_is_survived(watcher, tmp_path, caplog):
     """The native watcher answers every call with the same error from then on."""
     async with running(watcher) as sink:
@@ -136,6 +155,23 @@ async def test_a_panic_of_native_code_is_survived_too(watcher, tmp_path, monkeyp
         await sink.until(lambda: sink.doubts)
         (tmp_path / "a.md").write_text("one")
         await sink.until_told(tmp_path / "a.md")
+
+
+async def test_a_native_watcher_that_died_while_it_was_armed_does_not_count(watcher, tmp_path, monkeypatch):
+    arm = _native.Native.arm
+
+    async def die(self):
+        refused = await arm(self)
+        if not watcher.restarts:
+            watcher._native_died(self, RuntimeError("dead on arrival"))
+        return refused
+
+    monkeypatch.setattr(_native.Native, "arm", die)
+    async with running(watcher) as sink:
+        assert await watcher.watch({str(tmp_path)}) == set()
+        await sink.until(lambda: sink.doubts)
+        assert watcher.watched == 1
+        assert len(watcher._natives) == 1
 
 
 async def test_a_restart_that_fails_is_tried_again(watcher, tmp_path, monkeypatch):
@@ -224,13 +260,77 @@ async def test_a_folder_that_never_holds_still_is_left_out(watcher, tmp_path, mo
         assert sink.degradations == []
 
 
-def outcome(program, *arguments, wrapper=()):
+@pytest.fixture
+def native(monkeypatch):
+    """Lets a test fail the constructor of the native watcher; the real one is given to it."""
+    real = rust.RustNotify
+
+    def replace(failing):
+        monkeypatch.setattr(rust, "RustNotify", lambda *arguments: failing(*arguments) or real(*arguments))
+
+    return replace
+
+
+def refuse(folders, debug, force_polling, poll_delay, recursive, ignore_permission_denied):
+    if not ignore_permission_denied:
+        raise PermissionError("Permission denied (os error 13)")
+
+
+def test_of_folders_that_cannot_be_read_the_others_are_armed(tmp_path, monkeypatch, native):
+    folders = make_folders(tmp_path, 3)
+    native(refuse)
+    monkeypatch.setattr(_native, "_readable", lambda folder: folder != folders[1])
+    opened = _native.open_native(folders)
+    assert opened.armed.keys() == {folders[0], folders[2]}
+    assert opened.refused == {folders[1]: "permission denied"}
+    opened.rust.close()
+
+
+def test_where_no_folder_can_be_read_none_is_armed(tmp_path, monkeypatch, native):
+    folders = make_folders(tmp_path, 2)
+    native(refuse)
+    monkeypatch.setattr(_native, "_readable", lambda folder: False)
+    opened = _native.open_native(folders)
+    assert (opened.rust, opened.armed) == (None, {})
+    assert opened.refused == dict.fromkeys(folders, "permission denied")
+
+
+def test_where_nothing_tells_what_was_refused_all_that_can_be_read_counts_as_armed(tmp_path, monkeypatch, native):
+    native(refuse)
+    monkeypatch.setattr(_native.sys, "platform", "darwin")
+    opened = _native.open_native([str(tmp_path)])
+    assert opened.armed.keys() == {str(tmp_path)}
+    opened.rust.close()
+
+
+def test_what_the_system_cannot_be_asked_about_counts_as_refused(tmp_path, monkeypatch, native):
+    native(refuse)
+    monkeypatch.setattr(_native, "_inotify_descriptors", set)
+    monkeypatch.setattr(_native, "_limit", str)
+    opened = _native.open_native([str(tmp_path)])
+    assert (opened.rust, opened.armed) == (None, {})
+    assert opened.refused == {str(tmp_path): "the system refused to watch it (Permission denied (os error 13))"}
+
+
+def test_a_native_watcher_that_cannot_be_made_refuses_all(tmp_path, native):
+    def fail(*arguments):
+        refuse(*arguments)
+        raise rust.WatchfilesRustInternalError("Error creating recommended watcher")
+
+    native(fail)
+    opened = _native.open_native([str(tmp_path)])
+    assert opened.refused == {str(tmp_path): "Error creating recommended watcher"}
+
+
+def outcome(program, *arguments, wrapper=(), covered=True):
+    # Another user cannot write where the coverage of this one is kept.
+    environment = {name: value for name, value in os.environ.items() if covered or not name.startswith("COVERAGE")}
     result = subprocess.run(
         [*wrapper, sys.executable, "-W", "error", "-c", program, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
         check=False,
     )
     assert result.stderr == ""
@@ -277,7 +377,7 @@ def test_an_unreadable_folder_is_degraded_until_it_can_be_read(tmp_path):
     (tmp_path / "readable").mkdir()
     (tmp_path / "unreadable" / "inner").mkdir(parents=True)
     (tmp_path / "unreadable").chmod(0)
-    assert outcome(UNREADABLE, str(tmp_path)) == ["done"]
+    assert outcome(UNREADABLE, str(tmp_path), covered=False) == ["done"]
 
 
 LIMITED = """

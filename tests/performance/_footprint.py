@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
 
-from _measure import Findings, Size, interleaved, ratios, row
+from _measure import Findings, Size, folder, interleaved, ratios, row
 
 from shared_prompt_cache import SharedPromptCache
 
@@ -55,38 +56,35 @@ async def _bytes_per_entry(entries: int, agent: str | None) -> float:
 
 
 def imports(size: Size) -> Findings:
-    """Measure the import of the package, in fresh interpreters."""
+    """Measure the import of the package, in fresh interpreters that find everything compiled."""
     too_early: set[str] = set()
+    with folder() as compiled:
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(compiled)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
-    async def of_asyncio() -> float:
-        return (await asyncio.to_thread(_import, "asyncio"))[0]
+        async def of_asyncio() -> float:
+            return (await asyncio.to_thread(_import, "asyncio", environment))[0]
 
-    async def of_package() -> float:
-        taken, found = await asyncio.to_thread(_import, "shared_prompt_cache")
-        too_early.update(found)
-        return taken
+        async def of_package() -> float:
+            taken, found = await asyncio.to_thread(_import, "shared_prompt_cache", environment)
+            too_early.update(found)
+            return taken
 
-    seconds = asyncio.run(interleaved({"asyncio": of_asyncio, "package": of_package}, size.imports))
+        seconds = asyncio.run(interleaved({"asyncio": of_asyncio, "package": of_package}, size.imports))
+    times = ratios(seconds["package"], seconds["asyncio"])
+    names = ", ".join(sorted(too_early))
     return Findings(
         rows=(
-            row(
-                "import shared_prompt_cache / import asyncio",
-                ratios(seconds["package"], seconds["asyncio"]),
-                target=1.6,
-            ),
-            row(
-                "modules imported before they are used",
-                [len(too_early)],
-                unit="count",
-                target=0,
-                note=", ".join(sorted(too_early)),
-            ),
+            row("import shared_prompt_cache / import asyncio", times, target=1.6),
+            row("modules imported before they are used", [len(too_early)], unit="count", target=0, note=names),
         )
     )
 
 
-def _import(module: str) -> tuple[float, list[str]]:
+def _import(module: str, environment: dict[str, str]) -> tuple[float, list[str]]:
+    """Return the seconds of an import, and which of `LATER` it imported."""
     program = _IMPORT.format(module=module, later=LATER)
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     taken, found = json.loads(done.stdout)
     return taken, found

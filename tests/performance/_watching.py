@@ -141,5 +141,5 @@ def idle(size: Size) -> Findings:
 
 def _processor_seconds(what: str, root: Path, seconds: float) -> float:
     command = [sys.executable, _idle.__file__, what, str(root), str(seconds)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60 + seconds)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60 + seconds)
     return float(done.stdout)

@@ -35,7 +35,12 @@ class Memory:
         shelf: Expired entries that may still be served as stale.
         bytes: What table and shelf count for.
         evictions: How many entries had to go for want of room.
-        removed: Called with each entry that leaves the table, and the reason.
+        expirations: How many expired.
+        wake: Called when there is work for `reclaim`.
+
+    Args:
+        removed: Called with each entry that leaves the table, the reason, and the invalidation if it is of its key.
+        released: Called with each entry made from files that is not kept any more.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class Memory:
         *,
         max_size: int,
         max_bytes: int,
-        removed: Callable[[Entry, RemovalReason], None],
+        removed: Callable[[Entry, RemovalReason, Invalidation | None], None],
         released: Callable[[Entry], None],
     ) -> None:
         self._scopes = scopes
@@ -55,6 +60,8 @@ class Memory:
         self.shelf: OrderedDict[str, Entry] = OrderedDict()
         self.bytes = 0
         self.evictions = 0
+        self.expirations = 0
+        self.wake: Callable[[], None] = _nobody
         self._max_size = max_size
         self._max_bytes = max_bytes
         self._removed = removed
@@ -86,7 +93,7 @@ class Memory:
             self._credit(old)
             self._uncount(old)
             self._drop(old)
-            self._removed(old, "replaced")
+            self._removed(old, "replaced", None)
         elif self.shelf:
             self.unshelve(key)
         self.entries[key] = entry
@@ -101,14 +108,16 @@ class Memory:
             self._derived += 1
         if self._over():
             self._make_room()
+            if self.has_work:
+                self.wake()
         return True
 
-    def remove(self, entry: Entry, reason: RemovalReason) -> None:
-        """Take `entry` out of the table; it must be there."""
+    def remove(self, entry: Entry, reason: RemovalReason, told: Invalidation | None = None) -> None:
+        """Take `entry` out of the table; it must be there. `told` is the invalidation of just this key."""
         del self.entries[entry.key]
         self._uncount(entry)
         self._drop(entry)
-        self._removed(entry, reason)
+        self._removed(entry, reason, told)
 
     def unshelve(self, key: str) -> None:
         """Forget the expired entry of `key`, if there is one."""
@@ -198,6 +207,8 @@ class Memory:
         most = _AT_ONCE
         while most > 0 and self.reclaim():
             most -= SLICE
+        if self.has_work:
+            self.wake()
         return sweep
 
     def fall(self, entry: Entry) -> None:
@@ -208,10 +219,11 @@ class Memory:
     def expire(self, entry: Entry) -> None:
         """Put `entry`, which has expired, on the shelf."""
         self._credit(entry)
+        self.expirations += 1
         del self.entries[entry.key]
         self._uncount(entry)
         self.shelf[entry.key] = entry
-        self._removed(entry, "expired")
+        self._removed(entry, "expired", None)
 
     def _credit(self, entry: Entry) -> None:
         """Count `entry` for the first invalidation that took it."""
@@ -276,6 +288,10 @@ class Memory:
         # Later walks that were asked for by then have nothing left to find.
         while self._jobs and self._jobs[0].counts is None and not self._sweeps:
             self._jobs.popleft()
+
+
+def _nobody() -> None:
+    """Nobody reclaims; whoever uses the memory tier alone calls `reclaim` by hand."""
 
 
 class _Job:

@@ -141,8 +141,8 @@ class Baseline:
             if leads:
                 self._leads[path] = frozenset(leads)
         links: dict[str, set[str]] = {}
-        for path, leads in self._leads.items():
-            for place in leads:
+        for path, places in self._leads.items():
+            for place in places:
                 links.setdefault(place, set()).add(path)
         self.links = {place: frozenset(by) for place, by in links.items()}
         self._imported = {path: state for path, state in self._imported.items() if path in links}

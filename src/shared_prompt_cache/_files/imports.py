@@ -6,7 +6,6 @@ decided after all links are resolved, and what lies outside is not opened. Too m
 an import: a mention that is none costs a look at a file that does not exist.
 """
 # Paths are text here while they are taken apart: normpath and realpath do not care whether anything exists.
-# ruff: noqa: PTH111
 
 import os
 import re
@@ -43,7 +42,7 @@ def imports(text: str, importing_file: Path, *, home: Path | None = None) -> tup
             if not _can_be_path(name):
                 continue
             if name.startswith("~/"):
-                name = os.path.join(home, name[2:]) if home is not None else os.path.expanduser(name)  # noqa: PTH118
+                name = os.path.join(home, name[2:]) if home is not None else os.path.expanduser(name)
             found[Path(os.path.normpath(importing_file.parent / name))] = None
     return tuple(found)
 

@@ -5,7 +5,6 @@ excludes, folders that are pruned (unless the plain leading folders of a pattern
 for the cache's own sake. All of that looks at the path below a root, never at where the root lies.
 """
 # Paths are text here: a Path for each name that a walk looks at would cost more than the look.
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120
 
 import os
 import stat

@@ -106,7 +106,7 @@ class MountTable:
         # The longest mount point that is a prefix decides, also for what does not exist yet.
         place = os.path.realpath(path)
         while place not in mounts:
-            parent = os.path.dirname(place)  # noqa: PTH120 - text in, text out
+            parent = os.path.dirname(place)
             if parent == place:
                 return ""
             place = parent

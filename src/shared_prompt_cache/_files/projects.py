@@ -80,7 +80,7 @@ def check_project(project: object) -> str:
     if isinstance(project, os.PathLike):
         project = os.fspath(project)
         if isinstance(project, str) and "/" not in project:
-            project = os.path.join(os.curdir, project)  # noqa: PTH118 - a Path is a path, even of one word
+            project = os.path.join(os.curdir, project)
     if not isinstance(project, str):
         raise ConfigTypeError(f"project is {project!r:.200}; give a name or a path", field="project")
     if not project or "\0" in project:

@@ -48,13 +48,13 @@ class Proofs:
     Attributes:
         armed: The folders that are watched now.
         folders: The folders that dependencies want watched, with how many paths want each.
-        wanted: Called when `folders` has grown.
+        wanted: Called when `folders` has grown, once somebody watches.
     """
 
-    def __init__(self, scopes: Scopes, wanted: Callable[[], None]) -> None:
+    def __init__(self, scopes: Scopes) -> None:
         self.armed: frozenset[str] = frozenset()
         self.folders: dict[str, int] = {}
-        self._wanted = wanted
+        self.wanted: Callable[[], None] = _nobody
         self._scopes = scopes
         self._held: dict[str, _Held] = {}
         self._ways: dict[str, int] = {}  # every place on the way of a held path, with how many ways lead over it
@@ -144,7 +144,7 @@ class Proofs:
                 grown = self._add(held, dependency) or grown
             held.count += 1
         if grown:
-            self._wanted()
+            self.wanted()
 
     def release(self, origin: Origin) -> None:
         """Note that a value which was held is gone."""
@@ -175,7 +175,7 @@ class Proofs:
         for path in paths:
             if path in self._ways:
                 touched.add(path)
-            parent = os.path.dirname(path)  # noqa: PTH120 - on every event
+            parent = os.path.dirname(path)
             if parent in self._listings:
                 touched.add(parent)
         if touched:
@@ -254,14 +254,18 @@ class Proofs:
         thread.join()
 
 
+def _nobody() -> None:
+    """Nobody watches."""
+
+
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return a path as it is recorded: absolute, without `..`; relative ones resolve now."""
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - abspath folds `..`, Path does not
+    return os.path.abspath(Path(path).expanduser())
 
 
 def parents(path: str) -> Iterable[str]:
     """Return the folders above a path, the nearest first."""
-    while (parent := os.path.dirname(path)) != path:  # noqa: PTH120 - on every event
+    while (parent := os.path.dirname(path)) != path:
         yield parent
         path = parent
 

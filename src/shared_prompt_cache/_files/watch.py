@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,7 +28,7 @@ from shared_prompt_cache.events import Cause, ChangeKind, FileChange, Recovery
 from shared_prompt_cache.rules import WatchRule
 
 Select = Callable[[Target], tuple[Iterable[ScopeId], Condition | None]]
-Raise = Callable[[list[tuple[Target, Cause]]], None]
+Raise = Callable[[Sequence[tuple[Target, Cause]]], None]
 _KINDS: Final[tuple[ChangeKind, ...]] = ("added", "modified", "deleted")
 _TICK: Final = 0.25
 _PAUSE: Final = 0.25
@@ -42,6 +42,7 @@ class FileWatch:
 
     Args:
         scopes: The scopes of the cache.
+        proofs: Its proofs.
         rules: Its rules.
         watcher: Which watcher to use.
         select: Tells what an invalidation of a target would take.
@@ -53,6 +54,7 @@ class FileWatch:
     def __init__(
         self,
         scopes: Scopes,
+        proofs: Proofs,
         rules: Iterable[WatchRule],
         *,
         watcher: Literal["auto", "watchfiles", "polling"] | Watcher,
@@ -61,7 +63,7 @@ class FileWatch:
         follow_dependencies: bool,
         wall: Callable[[], float],
     ) -> None:
-        self.proofs = Proofs(scopes, self._want)
+        self.proofs = proofs
         self._scopes = scopes
         self._table = RuleTable(rules)
         self._baseline = Baseline(self._table)
@@ -94,6 +96,7 @@ class FileWatch:
         """Arm the watch and take the baseline; when this returns no change is missed."""
         if not self._table.roots and not self._follow:
             return
+        self.proofs.wanted = self._want
         self._watcher = choose(self._choice, self.proofs.in_thread)
         await self._watcher.start(self)
         await self._begin()
@@ -223,11 +226,6 @@ class FileWatch:
         self._doubt = Doubt(ids, conditions, settled)
         self._scopes.doubt(self._doubt)
         self._wake.set()
-
-    async def answered(self, doubt: Doubt | None) -> None:
-        """Wait until a question is answered."""
-        if doubt is not None:
-            await doubt.settled.wait()
 
     # The task.
 
@@ -379,7 +377,7 @@ class FileWatch:
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - once a second for each root
+        status = os.stat(path)
     except OSError:
         return None
     return (status.st_dev, status.st_ino)

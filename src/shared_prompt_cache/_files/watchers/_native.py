@@ -60,7 +60,7 @@ def identify(folders: Iterable[str]) -> tuple[dict[str, Identity], dict[str, str
     for folder in folders:
         try:
             folder.encode()
-            status = os.stat(folder)  # noqa: PTH116 - a Path per folder costs more than the call
+            status = os.stat(folder)
         except UnicodeEncodeError:
             refused[folder] = _NOT_TEXT
         except PermissionError:
@@ -155,12 +155,12 @@ def _limit() -> str:
 def _inotify_descriptors() -> set[str]:
     found: set[str] = set()
     try:
-        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are wanted
+        names = os.listdir("/proc/self/fd")
     except OSError:
         return found
     for name in names:
         try:
-            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":  # noqa: PTH115 - no Path is needed
+            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:inotify":
                 found.add(name)
         except OSError:
             continue
@@ -279,5 +279,5 @@ class Native(Worker):
         for kind, path in batch:
             changes.update((kind, twin) for twin in self._twins.get(path, ()))
             folder, name = os.path.split(path)
-            changes.update((kind, os.path.join(twin, name)) for twin in self._twins.get(folder, ()))  # noqa: PTH118
+            changes.update((kind, os.path.join(twin, name)) for twin in self._twins.get(folder, ()))
         return changes

@@ -63,7 +63,7 @@ def compare(folder: str, old: Snapshot, new: Snapshot) -> Iterator[str]:
     if not names and old.own != new.own:
         yield folder  # something came and went between the two looks
     for name in names:
-        yield os.path.join(folder, name)  # noqa: PTH118 - text in, text out
+        yield os.path.join(folder, name)
 
 
 class PollingWatcher:
@@ -211,7 +211,7 @@ class _Poller(Worker):
         for folder in folders - self._known.keys():
             self._known[folder] = Snapshot()
             self._take(folder, self._look(folder))
-        self._look_at([folder for folder in folders if not os.path.isdir(folder) or not self._known[folder].watched])  # noqa: PTH112
+        self._look_at([folder for folder in folders if not os.path.isdir(folder) or not self._known[folder].watched])
         armed = frozenset(folder for folder in folders if self._known[folder].watched)
         self.post(settle, answer, armed, None)
 
@@ -234,7 +234,7 @@ class _Poller(Worker):
         unsettled: set[str] = set()
         own: Status | None = None
         try:
-            status = os.stat(folder)  # noqa: PTH116 - no Path is needed
+            status = os.stat(folder)
             if not stat.S_ISDIR(status.st_mode):
                 return Snapshot()
             own = _tuple(status)

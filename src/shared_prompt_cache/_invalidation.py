@@ -1,0 +1,192 @@
+"""One invalidation: methods, changes of files and other causes take this one road.
+
+Numbers move, the flight of a key is detached and the entries that went are known to be gone, all in one synchronous
+stretch (`apply`). Subscribers are told when it has been counted what went, in the order of the invalidations; memory is
+reclaimed behind it, in slices between other work of the loop.
+"""
+
+import asyncio
+import os
+import socket
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from shared_prompt_cache._bus import Bus
+from shared_prompt_cache._computation import Computations
+from shared_prompt_cache._core.filing import agent_ids, project_ids
+from shared_prompt_cache._core.memory import Memory
+from shared_prompt_cache._core.scopes import (
+    ALL,
+    Condition,
+    ScopeId,
+    Scopes,
+    Sweep,
+    Verdict,
+    file_condition,
+    glob_condition,
+    shapes_condition,
+)
+from shared_prompt_cache._files.matching import Target
+from shared_prompt_cache._files.projects import Labelling
+from shared_prompt_cache.clock import Clock
+from shared_prompt_cache.events import Cause, Invalidation, ScopeKind
+
+
+class Announcement:
+    """An invalidation that is in force and has to be told.
+
+    Attributes:
+        told: The event, but for the number of dropped entries.
+        sweep: Counts them.
+        found: Whether an entry of that very key was there.
+    """
+
+    __slots__ = ("found", "sweep", "told")
+
+    def __init__(self, told: Invalidation, sweep: Sweep, *, found: bool) -> None:
+        self.told = told
+        self.sweep = sweep
+        self.found = found
+
+    @property
+    def dropped(self) -> int:
+        """How many entries went."""
+        return self.sweep.dropped + self.found
+
+
+class Invalidations:
+    """The invalidations of one cache.
+
+    Attributes:
+        counts: How many there were, by scope.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scopes: Scopes,
+        memory: Memory,
+        computations: Computations,
+        labelling: Labelling,
+        events: Bus,
+        clock: Clock,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._scopes = scopes
+        self._memory = memory
+        memory.wake = self._wake
+        self._computations = computations
+        self._flights = computations.flights
+        self._labelling = labelling
+        self._events = events
+        self._clock = clock
+        self._now = clock.monotonic
+        self._origin = f"{socket.gethostname()}:{os.getpid()}:{name}:{id(self):x}"
+        self._sequence = 0
+        self._announcements: deque[Announcement] = deque()
+        self._reclaiming: asyncio.Handle | None = None
+
+    def apply(
+        self, scope: ScopeKind, name: str | None, *, project: str | None = None, cause: Cause, soft: bool = False
+    ) -> Announcement:
+        """Put an invalidation in force. It is final when this returns; telling and reclaiming follow behind."""
+        soft_at = self._now() if soft else None
+        ids, condition = self._select(scope, name, project)
+        self._sequence += 1
+        told = Invalidation(
+            scope=scope,
+            name=name,
+            project=project,
+            cause=cause,
+            origin=self._origin,
+            sequence=self._sequence,
+            at=self._clock.wall(),
+            dropped=0,
+            soft=soft,
+        )
+        found = scope == "key" and name is not None and self._remove_key(name, told, soft_at)
+        sweep = self._memory.invalidate(ids, condition, told, soft_at=soft_at)
+        self.counts[scope] += 1
+        announcement = Announcement(told, sweep, found=found)
+        self._announcements.append(announcement)
+        self.announce()
+        return announcement
+
+    def _select(
+        self, scope: ScopeKind, name: str | None, project: str | None
+    ) -> tuple[tuple[ScopeId, ...], Condition | None]:
+        """Return the scopes that an invalidation names, and what it selects besides."""
+        if scope == "all" or name is None:
+            return (ALL,), None
+        if scope == "agent":
+            names = None if project is None else self._labelling.of_target(project)
+            return agent_ids(name, names), shapes_condition(name, names)
+        if scope == "project":
+            return project_ids(self._labelling.of_target(name)), None
+        if scope == "pattern":
+            return (), glob_condition(name)
+        if scope == "file":
+            return (), file_condition(name)
+        return ((scope, name),), None
+
+    def select_target(self, target: Target) -> tuple[tuple[ScopeId, ...], Condition | None]:
+        return self._select(target.scope, target.name, target.project)
+
+    def _remove_key(self, key: str, told: Invalidation, soft_at: float | None) -> bool:
+        """Remove, or expire, the entry and the flight of one key; return whether there was an entry."""
+        flight = self._flights.table.get(key)
+        entry = self._memory.entries.get(key)
+        found = entry is not None and self._scopes.judge(entry) is not Verdict.FALLEN and self._now() < entry.deadline
+        self._computations.forget_failure(key)
+        if soft_at is not None:
+            if flight is not None:
+                flight.soften(soft_at)
+            if found and entry is not None:
+                entry.soften(soft_at)
+                self._memory.expire(entry)
+            return found
+        if flight is not None and flight.task is not None:
+            self._flights.detach(flight, "it was invalidated while it was computed")
+        if entry is not None:
+            self._memory.remove(entry, "invalidated", told)
+        self._memory.unshelve(key)
+        return found
+
+    def raise_targets(self, targets: Sequence[tuple[Target, Cause]]) -> None:
+        """Put in force what changes of files invalidate, all of it in one stretch."""
+        for target, cause in targets:
+            self.apply(target.scope, target.name, project=target.project, cause=cause)
+
+    async def counted(self, announcement: Announcement) -> int:
+        while not announcement.sweep.counted:
+            # The invalidation is in force. Only the count is waited for: a cancelled caller changes nothing.
+            await asyncio.sleep(0)
+        return announcement.dropped
+
+    def _wake(self) -> None:
+        """See to it that what is left to reclaim is reclaimed between other work of the loop."""
+        if self._reclaiming is None and self._memory.has_work:
+            self._reclaiming = asyncio.get_running_loop().call_soon(self._reclaim)
+
+    def _reclaim(self) -> None:
+        self._reclaiming = None
+        self._memory.reclaim()
+        self.announce()
+        self._wake()
+
+    def announce(self) -> None:
+        """Tell subscribers of what has been counted, in the order in which it was applied."""
+        while self._announcements and self._announcements[0].sweep.counted:
+            announcement = self._announcements.popleft()
+            self._events.publish(replace(announcement.told, dropped=announcement.dropped))
+
+    async def drain(self) -> None:
+        """Forget all entries, tell what is left to tell, and stop."""
+        self._memory.invalidate((ALL,))
+        while self._memory.reclaim():
+            await asyncio.sleep(0)
+        self.announce()
+        if self._reclaiming is not None:
+            self._reclaiming.cancel()
+            self._reclaiming = None

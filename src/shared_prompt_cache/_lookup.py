@@ -1,0 +1,246 @@
+"""One lookup: what `get_prompt` and `get_or_compute` do where a glance at the entry does not answer the call.
+
+The order is: an entry that stands and is proved; a failure that was kept; a stale entry, if the caller accepts one;
+the flight of the key, if what that has read so far still holds; a new flight. Between the last look at any of these and
+the use of it there is no await, so what was found is true when it is used.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, MutableMapping
+from os import PathLike
+from typing import Any, Final
+
+from shared_prompt_cache._computation import Computations
+from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._core.memory import Memory
+from shared_prompt_cache._core.options import Call
+from shared_prompt_cache._core.scopes import Scopes, Subject, Verdict
+from shared_prompt_cache._files.projects import Labelling
+from shared_prompt_cache._files.proof import Proofs
+from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current
+from shared_prompt_cache._flights import Flight
+from shared_prompt_cache._logging import log
+from shared_prompt_cache.clock import Clock
+
+_MOST_WARNED: Final = 1000
+
+
+class Lookups:
+    """The lookups of one cache.
+
+    Attributes:
+        hits: Those answered here from what is kept.
+        misses: Those that began a computation, or found nothing.
+        shared: Callers who joined a computation that another had begun.
+        stale_served: Callers who were given an expired value.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        scopes: Scopes,
+        memory: Memory,
+        computations: Computations,
+        proofs: Proofs,
+        labelling: Labelling,
+        clock: Clock,
+    ) -> None:
+        self.hits = self.misses = self.shared = self.stale_served = 0
+        self._name = name
+        self._scopes = scopes
+        self._memory = memory
+        self._get = memory.entries.get
+        self._computations = computations
+        self._flights = computations.flights
+        self._proofs = proofs
+        self._labelling = labelling
+        self._now = clock.monotonic
+        self._warned: set[str] = set()
+
+    async def serve(self, call: Call) -> Any:
+        """Return the value for a call that the fast path could not answer."""
+        key, strict = call.key, call.strict
+        recorder = current()
+        compared: Flight | None = None
+        while True:
+            entry = self._get(key) and await self.find(key, strict)
+            if entry is not None:
+                self.hit(entry)
+                if call.refresh_ahead is not None:
+                    self._refresh(entry, call)
+                self.compare_labels(entry, call.labels.agent, call.labels.project, call.labels.tags)
+                return entry.value
+            if (
+                self._computations.failures
+                and (failure := await self._find_in(self._computations.failures, key, strict)) is not None
+            ):
+                self.hits += 1
+                raise failure.value[0].with_traceback(failure.value[1])
+            stale = await self._find_stale(call) if call.stale_for else None
+            flight = self._flights.table.get(key)
+            if flight is not None and flight is not compared and flight.task is not None:
+                if not await self._still_holds(flight, strict):
+                    self._flights.detach(flight, "what it was made from changed while it ran")
+                compared = flight
+                continue
+            # No await from here to the start of the flight, or to the queue of those who wait for it.
+            if self._get(key) is not None:
+                continue
+            if flight is None:
+                self.misses += 1
+                if stale is not None and call.soft_timeout is None and not self._flights.may_leave_behind():
+                    return self._serve_stale(stale)
+                flight = self._launch(call)
+            elif flight.task is not None:
+                self.shared += 1
+            if stale is not None and call.soft_timeout is None and flight.task is not None:
+                flight.background = True
+                return self._serve_stale(stale)
+            in_time = await self._flights.wait(
+                flight,
+                caller=None if recorder is None else recorder.owner,
+                timeout=None if stale is None else call.soft_timeout,
+                background=True,
+            )
+            failed = isinstance(flight.error, Exception)
+            if call.stale_for and (failed or not in_time) and (stale := await self._find_stale(call)) is not None:
+                return self._serve_stale(stale)
+            if in_time and flight.task is not None:
+                if recorder is not None:
+                    self._delivered(flight, recorder)
+                return flight.result()
+            call.soft_timeout = call.soft_timeout if flight.task is None else None
+
+    async def find(self, key: str, strict: bool) -> Entry | None:  # noqa: FBT001 - an option read at the edge
+        """Return the entry of `key` if it stands, is proved and has not expired; valid when this returns."""
+        while (entry := self._get(key)) is not None:
+            holds = await self._holds(entry, strict)
+            # No await from here on.
+            if self._get(key) is not entry:
+                continue
+            if not holds:
+                self._memory.fall(entry)
+            elif self._now() >= entry.deadline:
+                self._memory.expire(entry)
+            else:
+                return entry
+        return None
+
+    async def _find_in(self, table: MutableMapping[str, Entry], key: str, strict: bool) -> Entry | None:  # noqa: FBT001
+        """Return what lies under `key` in the shelf or among the failures, if it stands and is proved."""
+        while (entry := table.get(key)) is not None:
+            holds = await self._holds(entry, strict)
+            if table.get(key) is not entry:
+                continue
+            if holds and (table is self._memory.shelf or self._now() < entry.deadline):
+                return entry
+            if table is self._memory.shelf:
+                self._memory.unshelve(key)
+            else:
+                self._computations.forget_failure(key)
+        return None
+
+    async def _find_stale(self, call: Call) -> Entry | None:
+        entry = await self._find_in(self._memory.shelf, call.key, call.strict)
+        return entry if entry is not None and self._now() < entry.deadline + call.stale_for else None
+
+    async def _holds(self, entry: Entry, strict: bool) -> bool:  # noqa: FBT001
+        """Return whether scopes and files of `entry` stand; True is true when this returns."""
+        compared = False
+        while True:
+            revision = self._scopes.revision
+            if entry.checked != revision:
+                verdict = self._scopes.judge(entry)
+                if verdict is Verdict.FALLEN:
+                    return False
+                if verdict is Verdict.DOUBTED:
+                    await self._answered(entry)
+                    continue
+            origin = entry.origin
+            if origin is None or not origin.dependencies:
+                entry.judged(revision)
+                return True
+            if compared or self._proofs.proved(origin, revision, strict=strict):
+                return True
+            if not await self._proofs.compare(origin):
+                return False
+            compared = True
+
+    async def _still_holds(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001
+        """Return whether a caller who arrives now may take the value of `flight`: nothing it read has changed."""
+        while True:
+            if flight.revision != self._scopes.revision:
+                verdict = self._scopes.judge(flight)
+                if verdict is Verdict.FALLEN:
+                    return False
+                if verdict is Verdict.DOUBTED:
+                    await self._answered(flight)
+                    continue
+            return not flight.recorder.reads or await self._proofs.unmoved(
+                flight.recorder.dependencies, flight.revision, strict=strict
+            )
+
+    async def _answered(self, subject: Subject) -> None:
+        """Wait until the oldest question about an entry or a flight is answered."""
+        doubt = self._scopes.doubts_about(subject)
+        if doubt is not None:
+            await doubt.settled.wait()
+
+    def hit(self, entry: Entry) -> None:
+        self.hits += 1
+        self._memory.touch(entry.key)
+        if ACTIVE:
+            self.consumed(entry)
+
+    def _serve_stale(self, entry: Entry) -> Any:
+        self.hits += 1
+        self.stale_served += 1
+        if ACTIVE:
+            self.consumed(entry)
+        return entry.value
+
+    def consumed(self, entry: Entry) -> None:
+        """Tell the computation that runs here what it has been given."""
+        recorder = current()
+        if recorder is not None:
+            scope = self._scopes.scope(("key", entry.key))
+            pairs = (*entry.pairs, (scope, scope.number))
+            recorder.consume(self._scopes, entry.key, entry.agent, pairs, entry.origin)
+
+    def _delivered(self, flight: Flight, recorder: Recorder) -> None:
+        """Tell the computation that waited for `flight` what the value was made from."""
+        late = self._scopes.note_late((("key", flight.key),), flight.revision)
+        if flight.detached is not None or late is None:
+            recorder.spoil(f"it was made from {flight.key!r}, which was invalidated meanwhile")
+        pairs = (*flight.pairs, *(late or ()))
+        recorder.consume(self._scopes, flight.key, flight.agent, pairs, flight.recorder.origin())
+
+    def _refresh(self, entry: Entry, call: Call) -> None:
+        """Start a computation behind a hit, if the entry is old enough for it."""
+        assert call.refresh_ahead is not None  # noqa: S101 - the caller looked
+        left = entry.deadline - self._now()
+        if (
+            left < (1 - call.refresh_ahead) * entry.ttl
+            and call.key not in self._flights.table
+            and self._flights.may_leave_behind()
+        ):
+            self._launch(call).background = True
+
+    def _launch(self, call: Call) -> Flight:
+        return self._computations.launch(asyncio.get_running_loop(), call.key, call.compute, call.labels, call.making)
+
+    def compare_labels(
+        self, entry: Entry, agent: str | None, project: str | PathLike[str] | None, tags: Iterable[str]
+    ) -> None:
+        """Log, once for a key, that a hit names other scopes than its entry has."""
+        labels = entry.labels
+        if (agent is None or agent == labels.agent) and project is None and not tags:
+            return
+        asked = self._labelling.labels(agent, project, tags, None)
+        same = asked.tags <= labels.tags and {scope.id for scope in asked.scopes} <= {s.id for s in labels.scopes}
+        if same or entry.key in self._warned or len(self._warned) >= _MOST_WARNED:
+            return
+        if agent is not None or project is not None or asked.tags:
+            self._warned.add(entry.key)
+            log(logging.WARNING, "entry.scopes_differ", cache=self._name, key=entry.key)
