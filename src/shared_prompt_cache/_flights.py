@@ -131,6 +131,7 @@ class Flights:
         self.table: dict[str, Flight] = {}
         self.running: dict[Flight, None] = {}
         self._ended = ended
+        self._background = 0
 
     def start(self, flight: Flight) -> None:
         """Let `flight` occupy the place of its key."""
@@ -163,6 +164,7 @@ class Flights:
         """Forget a flight whose task, or block, has nothing left to do."""
         if flight in self.running:
             del self.running[flight]
+            self._background -= flight.background
             self._ended(flight)
 
     def cancel(self, flight: Flight) -> None:
@@ -216,13 +218,20 @@ class Flights:
             if timer is not None:
                 timer.cancel()
         if not in_time:
-            flight.background = flight.background or (background and self.may_leave_behind())
+            if background and self.may_leave_behind():
+                self.leave_behind(flight)
             self._leave(flight, waiter)
         return in_time
 
     def may_leave_behind(self) -> bool:
         """Return whether one more flight may go on with nobody waiting."""
-        return sum(flight.background for flight in self.running) < MOST_BACKGROUND
+        return self._background < MOST_BACKGROUND
+
+    def leave_behind(self, flight: Flight) -> None:
+        """Let `flight` go on although nobody waits."""
+        if not flight.background and flight in self.running:
+            flight.background = True
+            self._background += 1
 
     def _leave(self, flight: Flight, waiter: asyncio.Future[bool]) -> None:
         flight.waiters.pop(waiter, None)

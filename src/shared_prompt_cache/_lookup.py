@@ -16,6 +16,7 @@ from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.memory import Memory
 from shared_prompt_cache._core.options import Call
 from shared_prompt_cache._core.scopes import Scopes, Subject, Verdict
+from shared_prompt_cache._files.fingerprint import unchanged
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current
@@ -51,6 +52,7 @@ class Lookups:
         self._scopes = scopes
         self._memory = memory
         self._get = memory.entries.get
+        self._touch = memory.touch
         self._computations = computations
         self._flights = computations.flights
         self._proofs = proofs
@@ -64,8 +66,7 @@ class Lookups:
         recorder = current()
         compared: Flight | None = None
         while True:
-            entry = self._get(key) and await self.find(key, strict)
-            if entry is not None:
+            if self._get(key) is not None and (entry := await self.find(key, strict)) is not None:
                 self.hit(entry)
                 if call.refresh_ahead is not None:
                     self._refresh(entry, call)
@@ -75,7 +76,7 @@ class Lookups:
                 self._computations.failures
                 and (failure := await self._find_in(self._computations.failures, key, strict)) is not None
             ):
-                self.hits += 1
+                self.hit(failure)
                 raise failure.value[0].with_traceback(failure.value[1])
             stale = await self._find_stale(call) if call.stale_for else None
             flight = self._flights.table.get(key)
@@ -87,16 +88,15 @@ class Lookups:
             # No await from here to the start of the flight, or to the queue of those who wait for it.
             if self._get(key) is not None:
                 continue
+            if stale is not None and call.soft_timeout is None and (flight is None or flight.task is not None):
+                if self._flights.may_leave_behind():
+                    self._flights.leave_behind(self._launch(call) if flight is None else flight)
+                return self._serve_stale(stale)
             if flight is None:
                 self.misses += 1
-                if stale is not None and call.soft_timeout is None and not self._flights.may_leave_behind():
-                    return self._serve_stale(stale)
                 flight = self._launch(call)
             elif flight.task is not None:
                 self.shared += 1
-            if stale is not None and call.soft_timeout is None and flight.task is not None:
-                flight.background = True
-                return self._serve_stale(stale)
             in_time = await self._flights.wait(
                 flight,
                 caller=None if recorder is None else recorder.owner,
@@ -111,6 +111,29 @@ class Lookups:
                     self._delivered(flight, recorder)
                 return flight.result()
             call.soft_timeout = call.soft_timeout if flight.task is None else None
+
+    def proved(self, entry: Entry, strict: bool) -> bool:  # noqa: FBT001 - on the path of a hit
+        """Return whether an entry made from files is a hit, as far as that can be told at once; False: look closer."""
+        origin = entry.origin
+        revision = self._scopes.revision
+        if origin is None or origin.checked != revision or self._now() >= entry.deadline:
+            return False
+        if not ((origin.local and unchanged(origin.dependencies)) if strict else self._proofs.trusted(origin)):
+            return False
+        self.hits += 1
+        self._touch(entry.key)
+        if ACTIVE:
+            self.consumed(entry)
+        return True
+
+    async def join(self, flight: Flight) -> Any:
+        """Return the value of a flight that the caller may join as it is."""
+        self.shared += 1
+        recorder = current()
+        await self._flights.wait(flight, caller=None if recorder is None else recorder.owner)
+        if recorder is not None:
+            self._delivered(flight, recorder)
+        return flight.result()
 
     async def find(self, key: str, strict: bool) -> Entry | None:  # noqa: FBT001 - an option read at the edge
         """Return the entry of `key` if it stands, is proved and has not expired; valid when this returns."""
@@ -188,8 +211,10 @@ class Lookups:
             await doubt.settled.wait()
 
     def hit(self, entry: Entry) -> None:
+        """Count a hit of an entry, or of a kept failure."""
         self.hits += 1
-        self._memory.touch(entry.key)
+        if self._get(entry.key) is entry:
+            self._touch(entry.key)
         if ACTIVE:
             self.consumed(entry)
 
@@ -211,8 +236,8 @@ class Lookups:
     def _delivered(self, flight: Flight, recorder: Recorder) -> None:
         """Tell the computation that waited for `flight` what the value was made from."""
         late = self._scopes.note_late((("key", flight.key),), flight.revision)
-        if flight.detached is not None or late is None:
-            recorder.spoil(f"it was made from {flight.key!r}, which was invalidated meanwhile")
+        if flight.detached is not None or flight.recorder.spoiled is not None or late is None:
+            recorder.spoil(f"it was made from {flight.key!r}, which changed meanwhile")
         pairs = (*flight.pairs, *(late or ()))
         recorder.consume(self._scopes, flight.key, flight.agent, pairs, flight.recorder.origin())
 
@@ -225,7 +250,7 @@ class Lookups:
             and call.key not in self._flights.table
             and self._flights.may_leave_behind()
         ):
-            self._launch(call).background = True
+            self._flights.leave_behind(self._launch(call))
 
     def _launch(self, call: Call) -> Flight:
         return self._computations.launch(asyncio.get_running_loop(), call.key, call.compute, call.labels, call.making)

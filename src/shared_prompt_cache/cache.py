@@ -283,13 +283,16 @@ class SharedPromptCache:
         """
         try:
             entry = self._get(key)
-        except TypeError:  # unhashable
-            entry = None
+        except TypeError:
+            check_key(key)  # it is unhashable, so this raises
+            raise
         if entry is not None and entry.revision == self._scopes.revision and self._now() < entry.deadline:
             self._hits += 1
             self._touch(key)
             if ACTIVE:
                 self._lookups.consumed(entry)
+            return entry
+        if entry is not None and freshness is None and self._lookups.proved(entry, self._strict):
             return entry
         self._enter()
         entry = await self._lookups.find(
@@ -348,8 +351,9 @@ class SharedPromptCache:
         """
         try:
             entry = self._get(key)
-        except TypeError:  # unhashable
-            entry = None
+        except TypeError:
+            check_key(key)  # it is unhashable, so this raises
+            raise
         if (
             entry is not None
             and entry.revision == self._scopes.revision
@@ -364,7 +368,22 @@ class SharedPromptCache:
                 self._lookups.compare_labels(entry, agent, project, tags)
             value: T = entry.value
             return value
+        flight = None
+        if entry is None:
+            flight = self._flights.table.get(key)
+        elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
+            value = entry.value
+            return value
         self._enter()
+        if (
+            flight is not None
+            and flight.task is not None
+            and flight.revision == self._scopes.revision
+            and not flight.recorder.reads
+            and not stale_for
+        ):
+            value = await self._lookups.join(flight)
+            return value
         check_key(key)
         check_compute(compute)
         call = Call(

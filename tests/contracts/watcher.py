@@ -344,6 +344,19 @@ class WatcherContract:
         del orphan
         await until(lambda: threads() == [])
 
+    async def test_without_threads_it_watches_nothing_until_there_are_some(self, watcher, sink, tmp_path, monkeypatch):
+        start = threading.Thread.start
+
+        def refuse(thread):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert await watcher.watch({str(tmp_path)}) == set()
+        assert sink.degradations == [(str(tmp_path), "can't start new thread")]
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert await watcher.watch({str(tmp_path)}) == {str(tmp_path)}
+        assert sink.degradations[1:] == [(str(tmp_path), None)]
+
     async def test_the_interpreter_waits_for_its_thread(self, watcher, sink, tmp_path):
         """A thread that returns from native code into a finalized interpreter is killed where it stands."""
         await watcher.watch({str(tmp_path)})

@@ -105,11 +105,13 @@ async def test_a_look_that_fails_is_a_doubt_and_the_next_one_follows(watcher, tm
     assert [record.event for record in caplog.records] == ["watcher.failed"]
 
 
-async def test_a_look_that_fails_in_a_call_is_raised_there(watcher, tmp_path, monkeypatch):
-    async with running(watcher):
+async def test_what_cannot_be_looked_at_in_a_call_is_left_out(watcher, tmp_path, monkeypatch):
+    async with running(watcher) as sink:
         monkeypatch.setattr(os, "scandir", fail)
-        with pytest.raises(MemoryError):
-            await watcher.watch({str(tmp_path)})
+        assert await watcher.watch({str(tmp_path)}) == set()
+        assert sink.doubts
+        monkeypatch.undo()
+        assert await watcher.watch({str(tmp_path)}) == {str(tmp_path)}
 
 
 async def test_a_long_look_is_left_when_the_watcher_is_closed(tmp_path, monkeypatch):

@@ -322,6 +322,16 @@ def test_a_native_watcher_that_cannot_be_made_refuses_all(tmp_path, native):
     assert opened.refused == {str(tmp_path): "Error creating recommended watcher"}
 
 
+async def test_an_error_nobody_thought_of_refuses_all(watcher, tmp_path, native):
+    def fail(*arguments):
+        raise LookupError
+
+    native(fail)
+    async with running(watcher) as sink:
+        assert await watcher.watch({str(tmp_path)}) == set()
+        assert sink.degradations == [(str(tmp_path), "LookupError")]
+
+
 def outcome(program, *arguments, wrapper=(), covered=True):
     # Another user cannot write where the coverage of this one is kept.
     environment = {name: value for name, value in os.environ.items() if covered or not name.startswith("COVERAGE")}

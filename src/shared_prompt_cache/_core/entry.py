@@ -165,16 +165,18 @@ class Origin:
         consumed: Keys of cached values that went into it, each with whether that value had no agent.
         checked: The revision at which files and scopes were last found right.
         trusted: The state of the watch in which all of the files were found to be watched.
+        local: Whether the files may be looked at on the loop: few, and on local file systems.
         comparing: Set when the comparison of contents that is under way is over; None if none is.
     """
 
-    __slots__ = ("checked", "comparing", "consumed", "dependencies", "trusted")
+    __slots__ = ("checked", "comparing", "consumed", "dependencies", "local", "trusted")
 
     def __init__(self, dependencies: tuple[Any, ...], consumed: tuple[tuple[str, bool], ...]) -> None:
         self.dependencies = dependencies
         self.consumed = consumed
         self.checked = UNJUDGED
         self.trusted = UNJUDGED
+        self.local = False
         self.comparing: Any = None
 
 

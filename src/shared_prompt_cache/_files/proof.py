@@ -72,8 +72,8 @@ class Proofs:
         On the loop, and quick: up to 64 stat calls. False means that `compare` has to tell.
         """
         dependencies = origin.dependencies
-        trusted = not strict and self._trusts(origin) and self._undisturbed(dependencies, origin.checked)
-        if trusted or (_on_loop(dependencies) and unchanged(dependencies)):
+        trusted = not strict and self.trusted(origin) and self._undisturbed(dependencies, origin.checked)
+        if trusted or (origin.local and unchanged(dependencies)):
             origin.checked = revision
             return True
         return False
@@ -134,6 +134,7 @@ class Proofs:
     def hold(self, origin: Origin) -> None:
         """Note that a kept value depends on the files of `origin`."""
         grown = False
+        origin.local = _on_loop(origin.dependencies)
         for dependency in origin.dependencies:
             held = self._held.get(dependency.path)
             if held is None:
@@ -205,7 +206,8 @@ class Proofs:
         """How many paths are depended on whose folders are not all watched."""
         return sum(not self.armed.issuperset(held.way.folders) for held in self._held.values())
 
-    def _trusts(self, origin: Origin) -> bool:
+    def trusted(self, origin: Origin) -> bool:
+        """Return whether all files of an entry lie in watched folders, so that a change of one would be marked."""
         if origin.trusted == self._generation:
             return True
         if not self._covers(origin.dependencies):

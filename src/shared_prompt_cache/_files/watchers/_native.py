@@ -251,9 +251,8 @@ class Native(Worker):
     def _serve(self, opening: asyncio.Future[dict[str, str]]) -> None:
         try:
             opened = open_native(self._folders)
-        except Exception as error:  # noqa: BLE001 - the one who awaits gets it
-            self.post(settle, opening, None, error)
-            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is watched
+            opened = Opened(refused=dict.fromkeys(self._folders, str(error) or type(error).__name__))
         self.armed, self.size, self._twins = opened.armed, len(opened.armed), _twins(opened.armed)
         self.post(settle, opening, opened.refused, None)
         if opened.rust is None:

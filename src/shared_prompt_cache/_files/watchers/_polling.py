@@ -91,6 +91,7 @@ class PollingWatcher:
         self._poller: _Poller | None = None
         self._answer: asyncio.Future[AbstractSet[str]] | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._unstarted: dict[str, str] = {}  # what is not looked at because there is no thread for it
         self.sink: Sink | None = None
         self.restarts = 0
         self.watched = 0
@@ -115,11 +116,10 @@ class PollingWatcher:
         async with self._lock:
             if self.sink is None:
                 raise CacheClosedError("The watcher is closed, or was not started.")
+            if self._poller is None and folders:
+                self._poller = self._start_poller(folders)
             if self._poller is None:
-                if not folders:
-                    return frozenset()
-                self._poller = _Poller(self, self._interval)
-                self._poller.start("polling", self._poller.run)
+                return frozenset()
             self._answer = asyncio.get_running_loop().create_future()
             self._poller.requests.put((frozenset(folders), self._answer))
             armed = await self._answer
@@ -137,6 +137,19 @@ class PollingWatcher:
         if self._answer is not None:
             settle(self, self._answer, None, CacheClosedError("The watcher was closed."))
         await self._end_poller()
+
+    def _start_poller(self, folders: AbstractSet[str]) -> "_Poller | None":
+        poller = _Poller(self, self._interval)
+        try:
+            poller.start("polling", poller.run)
+        except RuntimeError as error:  # no thread can be started
+            self._unstarted = {folder: str(error) for folder in folders}
+            for folder, reason in self._unstarted.items():
+                _degrade(self, folder, reason)
+            return None
+        while self._unstarted:
+            _degrade(self, self._unstarted.popitem()[0], None)
+        return poller
 
     async def _end_poller(self) -> None:
         self.watched = 0
@@ -201,7 +214,7 @@ class _Poller(Worker):
                 next_at = time.monotonic() + self._interval
                 self.post(_fail, error)
                 if request is not None:
-                    self.post(settle, request[1], None, error)
+                    self.post(settle, request[1], frozenset(), None)
 
     def _answer(self, folders: frozenset[str], answer: "asyncio.Future[AbstractSet[str]]") -> None:
         """Take over the wanted folders: those that are new get looked at, the others at the next turn."""

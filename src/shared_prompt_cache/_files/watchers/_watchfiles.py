@@ -156,22 +156,34 @@ class WatchfilesWatcher:
     async def _watch(self, folders: frozenset[str]) -> AbstractSet[str]:
         async with self._lock:
             self._check_running()
-            deaths = self.restarts
+            deaths, before = self.restarts, self._armed()
             self._wanted = folders
-            found, refused = await run_in_thread(self, identify, folders)
-            self._forget_replaced(found)
-            missing = found.keys() - self._armed()
-            second = self._natives[1:]
-            more = missing | {folder for native in second for folder in native.armed} & folders
-            if not folders:
-                self._drop(self._natives, grace=0)
-            elif missing and len(more) > _LARGE:
-                refused |= await self._arm(folders, instead_of=self._natives)
-            elif missing:
-                refused |= await self._arm(more, instead_of=second)
-            self._conclude(refused, deaths=deaths, gone=folders - found.keys())
-            self._tidy_later(postpone=bool(missing))
+            try:
+                refused, gone = await self._cover(folders)
+            except RuntimeError as error:  # no thread can be started
+                refused, gone = dict.fromkeys(folders - self._armed(), str(error)), frozenset()
+            self._conclude(refused, deaths=deaths, gone=gone)
+            self._tidy_later(postpone=not self._armed() <= before)
             return self._armed()
+
+    async def _cover(self, folders: frozenset[str]) -> tuple[dict[str, str], frozenset[str]]:
+        """Arm what is not armed yet.
+
+        Returns:
+            The folders that cannot be watched, and why; and those that do not exist.
+        """
+        found, refused = await run_in_thread(self, identify, folders)
+        self._forget_replaced(found)
+        missing = found.keys() - self._armed()
+        second = self._natives[1:]
+        more = missing | {folder for native in second for folder in native.armed} & folders
+        if not folders:
+            self._drop(self._natives, grace=0)
+        elif missing and len(more) > _LARGE:
+            refused |= await self._arm(folders, instead_of=self._natives)
+        elif missing:
+            refused |= await self._arm(more, instead_of=second)
+        return refused, folders - found.keys()
 
     async def _arm(self, folders: AbstractSet[str], *, instead_of: Sequence[Native]) -> dict[str, str]:
         """Arm `folders` in a new native watcher, which takes the place of others if it watches as much as they do.
