@@ -33,6 +33,7 @@ stress: $(STAMP)
 	STRESS=1 $(BIN)/python -m pytest
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python tests/performance/bench.py
 
 docs: $(STAMP)

@@ -4,8 +4,11 @@ A batch is a computation: what is set in it counts as begun when the block was e
 first and then applied in the order of the calls, in one synchronous stretch; if the block raises, nothing is.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Generator, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from datetime import timedelta
 from os import PathLike
@@ -24,7 +27,7 @@ from shared_prompt_cache.keys import check_key
 if TYPE_CHECKING:
     from shared_prompt_cache.cache import SharedPromptCache
 
-_OPEN: Final[ContextVar["Batch | None"]] = ContextVar("shared_prompt_cache_batch", default=None)
+_OPEN: Final[ContextVar[Batch | None]] = ContextVar("shared_prompt_cache_batch", default=None)
 
 
 class _Done(Awaitable[None]):
@@ -41,7 +44,7 @@ _DONE: Final = _Done()
 class Batch:
     """A block of sets and invalidations: `async with cache.batch() as batch:`."""
 
-    def __init__(self, cache: "SharedPromptCache") -> None:
+    def __init__(self, cache: SharedPromptCache) -> None:
         self._cache = cache
         self._block: Block | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -49,7 +52,7 @@ class Batch:
         self._steps: list[tuple[Flight, Any, Making] | str] = []
 
     @staticmethod
-    def joined(cache: "SharedPromptCache") -> "Batch | None":
+    def joined(cache: SharedPromptCache) -> Batch | None:
         """Return the batch of `cache` that this very task is in."""
         batch = _OPEN.get()
         if batch is None or batch._block is None or batch._cache is not cache:
@@ -115,10 +118,8 @@ class Batch:
             block.end()
             self._block, self._steps = None, []
             if self._token is not None:
-                try:
+                with suppress(ValueError):  # left by another task; `joined` looks at the task anyway
                     _OPEN.reset(self._token)
-                except ValueError:  # left by another task; `joined` looks at the task anyway
-                    pass
 
     def _apply(self) -> None:
         # No await in here. First all values are judged, so that the batch's own invalidations do not hit them.

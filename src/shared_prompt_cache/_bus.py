@@ -3,15 +3,19 @@
 Publishing never waits and never fails: a subscription that is full loses its oldest event and counts it.
 """
 
+from __future__ import annotations
+
 import asyncio
 import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from shared_prompt_cache._logging import log
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 from shared_prompt_cache.events import Event, Invalidation, Removal, ScopeKind
 
@@ -27,7 +31,7 @@ class Subscription(AsyncIterator[Event]):
         missed: How many events were lost because they were not taken in time.
     """
 
-    def __init__(self, bus: "Bus", kinds: tuple[type[Event], ...], scopes: Collection[str] | None, size: int) -> None:
+    def __init__(self, bus: Bus, kinds: tuple[type[Event], ...], scopes: Collection[str] | None, size: int) -> None:
         self.missed = 0
         self._bus = bus
         self._kinds = kinds
@@ -184,14 +188,12 @@ class Bus:
             A handle; its `close()` ends it, its `missed` counts what a slow callback lost.
         """
         if not callable(callback):
-            raise ConfigTypeError(f"the callback {callback!r:.200} cannot be called; give a function", field="callback")
+            raise ConfigTypeError(f"the callback {shown(callback)} cannot be called; give a function", field="callback")
         listener = Listener(self.subscribe(scopes=scopes, removals=removals, max_queue=max_queue), callback)
         self._listeners = [other for other in self._listeners if other.subscription in self._subscriptions]
         self._listeners.append(listener)
-        try:
+        with suppress(RuntimeError):  # no loop yet: the first event will start it
             listener.start()
-        except RuntimeError:  # no loop yet: `start` of the cache, or its first event, will do it
-            pass
         return listener
 
     def publish(self, event: Event) -> None:

@@ -13,7 +13,19 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from os import PathLike
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Self, TypedDict, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    ParamSpec,
+    Self,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 
 from shared_prompt_cache import keys
 from shared_prompt_cache._core.options import (
@@ -41,7 +53,7 @@ Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
 V = TypeVar("V")
-_Told = V | Callable[..., V]
+_Told: TypeAlias = V | Callable[..., V]
 _Span = float | timedelta | None
 
 
@@ -71,7 +83,7 @@ def _as_given(check: Callable[[Any], object]) -> Callable[[Any], Any]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "ttl": lambda value: check_ttl(value, value),
+    "ttl": check_ttl,
     "metadata": check_metadata,
     "agent": _as_given(normalise_agent),
     "project": _as_given(check_project),
@@ -142,7 +154,7 @@ class _Recipe:
         self._options = options
         self._key = key if callable(key) else None
         if isinstance(key, str):
-            self._name = keys.check_key(key)
+            self._name = key
         elif hasattr(function, "__qualname__"):
             self._name = f"{function.__module__}.{function.__qualname__}"
         elif self._key is None:
@@ -261,30 +273,42 @@ class Decorator:
             ConfigError: If it has no name and `key` was not given.
         """
         if not _is_async(function):
-            raise _not_async(function)
+            # `@cache.cached` on a plain function takes it for a key; it comes to light here.
+            raise _not_async(function if callable(function) or not callable(self._key) else self._key)
         if inspect.ismethod(function):  # its object is an argument like the others
             method: CachedFunction[..., Any] = self(function.__func__)
             return method.__get__(function.__self__)
         return CachedFunction(self._cache, function, _Recipe(function, self._key, self._options))
 
 
+@overload
+def decorator(
+    cache: "SharedPromptCache", key: Callable[P, Coroutine[Any, Any, T]], options: Mapping[str, Any]
+) -> CachedFunction[P, T]: ...
+@overload
 def decorator(
     cache: "SharedPromptCache", key: str | Callable[..., str] | None, options: Mapping[str, Any]
-) -> Decorator:
-    """Return the decorator behind `cache.cached`.
+) -> Decorator: ...
+def decorator(cache: "SharedPromptCache", key: Any, options: Mapping[str, Any]) -> Decorator | CachedFunction[..., Any]:
+    """Return the decorator behind `cache.cached`, or the cached function where that was used without parentheses.
 
     Args:
         cache: Where results are kept.
         key: What keys begin with, in place of the function's name; or a callable of the function's arguments that
-            returns the whole key; None: the function's module and name.
+            returns the whole key; None: the function's module and name. An async function is what is to be cached.
         options: Those of `get_or_compute`, each a value or a callable of the function's arguments.
 
     Raises:
         ConfigError: If `key` or an option cannot be used; it names the option.
     """
-    if key is not None and not isinstance(key, str) and not callable(key):
+    if _is_async(key):
+        cached: CachedFunction[..., Any] = Decorator(cache, None, Options(options))(key)
+        return cached
+    if isinstance(key, str):
+        keys.check_key(key)
+    elif key is not None and not callable(key):
         raise ConfigTypeError(f"key is {shown(key)}; give a string or a function that returns the key", field="key")
-    return Decorator(cache, _plain(key, "key") if callable(key) else key, Options(options))
+    return Decorator(cache, key, Options(options))
 
 
 def _not_async(function: object) -> ConfigTypeError:

@@ -5,6 +5,8 @@ the value only if the numbers and the files still stand. Blocks (`lock`, `batch`
 `Flight` without a task stands for them when their values are judged and kept.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections import OrderedDict
@@ -14,11 +16,11 @@ from types import CoroutineType
 from typing import Any, Final
 
 from shared_prompt_cache._core.entry import Entry, Labels, freeze
+from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import ENTRY_OVERHEAD, Memory
 from shared_prompt_cache._core.options import Computed, Making, sync_compute
 from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._core.sizing import size_of
-from shared_prompt_cache._core.stats import History
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder, current
@@ -95,9 +97,7 @@ class Computations:
                 await self._proofs.declare(recorder, making.depends_on)
             try:
                 awaitable = compute()
-                if type(awaitable) is not CoroutineType and not isawaitable(awaitable):
-                    raise ConfigTypeError(sync_compute(compute), field="compute")
-                value = await awaitable
+                value = await (awaitable if type(awaitable) is CoroutineType else _checked(awaitable, compute))
             except Exception as raised:  # noqa: BLE001 - it is handed to those who wait
                 error = raised
             if recorder.reads:
@@ -114,14 +114,20 @@ class Computations:
             ACTIVE.discard(recorder)
             if timer is not None:
                 timer.cancel()
-            try:
-                if error is None:
-                    value = self._land(flight, value, making)
-                else:
-                    self._crash(flight, error, making)
-            finally:
-                self.flights.finish(flight, value, error)
-                self.flights.landed(flight)
+            self._end(flight, value, error, making)
+
+    def _end(self, flight: Flight, value: Any, error: BaseException | None, making: Making) -> None:
+        """Publish what a computation came to, and wake those who wait for it."""
+        try:
+            if error is None:
+                value = self._land(flight, value, making)
+            else:
+                self._crash(flight, error, making)
+        except Exception as raised:  # noqa: BLE001 - a value that cannot even be measured; who waits must know
+            error = raised
+        finally:
+            self.flights.finish(flight, value, error)
+            self.flights.landed(flight)
 
     def _time_out(self, flight: Flight, limit: float) -> None:
         self.flights.detach(flight, f"it was ended after {limit} s")
@@ -263,3 +269,10 @@ class Computations:
         """Forget all of them."""
         while self.failures:
             self.forget_failure(next(iter(self.failures)))
+
+
+def _checked(awaitable: Any, compute: Callable[[], Any]) -> Any:
+    """Return what a compute returned, if it can be awaited."""
+    if not isawaitable(awaitable):
+        raise ConfigTypeError(sync_compute(compute), field="compute")
+    return awaitable

@@ -7,6 +7,8 @@ An invalidated flight is detached: it leaves the place and goes on for those who
 A held `lock()` is a flight without a task: it occupies the place, and whoever wants it waits in the same way.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

@@ -5,6 +5,8 @@ stretch (`apply`). Subscribers are told when it has been counted what went, in t
 reclaimed behind it, in slices between other work of the loop.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import socket
@@ -14,7 +16,7 @@ from dataclasses import replace
 
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
-from shared_prompt_cache._core.filing import agent_ids, project_ids
+from shared_prompt_cache._core.filing import Target, agent_ids, project_ids
 from shared_prompt_cache._core.memory import Memory
 from shared_prompt_cache._core.scopes import (
     ALL,
@@ -27,7 +29,6 @@ from shared_prompt_cache._core.scopes import (
     glob_condition,
     shapes_condition,
 )
-from shared_prompt_cache._files.matching import Target
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.events import Cause, Invalidation, ScopeKind
@@ -159,7 +160,7 @@ class Invalidations:
             self.apply(target.scope, target.name, project=target.project, cause=cause)
 
     async def counted(self, announcement: Announcement) -> int:
-        while not announcement.sweep.counted:
+        while not announcement.sweep.counted:  # noqa: ASYNC110 - each pass of the loop reclaims a slice
             # The invalidation is in force. Only the count is waited for: a cancelled caller changes nothing.
             await asyncio.sleep(0)
         return announcement.dropped
@@ -184,7 +185,7 @@ class Invalidations:
     async def drain(self) -> None:
         """Forget all entries, tell what is left to tell, and stop."""
         self._memory.invalidate((ALL,))
-        while self._memory.reclaim():
+        while self._memory.reclaim():  # noqa: ASYNC110 - a slice in each pass of the loop
             await asyncio.sleep(0)
         self.announce()
         if self._reclaiming is not None:

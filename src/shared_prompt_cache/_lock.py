@@ -4,7 +4,10 @@ A held lock is a flight without a task: it occupies the place of its key, so nob
 about cycles hold for it too. The block inside is a computation: what is set in it counts as begun when it was entered.
 """
 
+from __future__ import annotations
+
 import asyncio
+from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -58,7 +61,7 @@ class Block:
         flight: Stands for the block: its revision, its recorder.
     """
 
-    def __init__(self, cache: "SharedPromptCache", key: str) -> None:
+    def __init__(self, cache: SharedPromptCache, key: str) -> None:
         self._cache = cache
         self._token: Token[Recorder | None] | None = None
         around = current()
@@ -76,10 +79,8 @@ class Block:
         """End; may be called from another task than `begin`."""
         ACTIVE.discard(self.recorder)
         if self._token is not None:
-            try:
+            with suppress(ValueError):  # left by another task: the recorder is over anyway, and `ACTIVE` says so
                 CURRENT.reset(self._token)
-            except ValueError:  # left by another task: the recorder is over anyway, and `ACTIVE` says so
-                pass
             self._token = None
         self._cache._scopes.end(self.flight)
 
@@ -87,7 +88,7 @@ class Block:
 class KeyLock:
     """The lock of one key, held inside `async with`."""
 
-    def __init__(self, cache: "SharedPromptCache", key: str) -> None:
+    def __init__(self, cache: SharedPromptCache, key: str) -> None:
         self._cache = cache
         self._key = key
         self._block: Block | None = None

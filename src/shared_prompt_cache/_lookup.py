@@ -5,6 +5,8 @@ the flight of the key, if what that has read so far still holds; a new flight. B
 the use of it there is no await, so what was found is true when it is used.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Iterable, MutableMapping
@@ -60,7 +62,7 @@ class Lookups:
         self._now = clock.monotonic
         self._warned: set[str] = set()
 
-    async def serve(self, call: Call) -> Any:
+    async def serve(self, call: Call) -> Any:  # noqa: C901, PLR0912 - one lookup, to be read from top to bottom
         """Return the value for a call that the fast path could not answer."""
         key, strict = call.key, call.strict
         recorder = current()

@@ -143,31 +143,25 @@ class _Warming:
             if check_key(key) in self._seen:
                 return
             self._seen.add(key)
-            ran = False
-
-            async def compute() -> Any:
-                nonlocal ran
-                ran = True
-                awaitable = self._compute(key)
-                if not isawaitable(awaitable):
-                    raise ConfigTypeError(sync_compute(self._compute), field="compute")
-                return await awaitable
-
-            await self._cache.get_or_compute(key, compute, **self._options.of(key))
+            call = _Compute(self._compute, key)
+            await self._cache.get_or_compute(key, call, **self._options.of(key))
         except CacheKeyError as error:
             self._failures[key if isinstance(key, str) else shown(key)] = error
         except Exception as error:  # noqa: BLE001 - whatever compute raises; it is reported
             self._failures[key] = error
         else:
-            self._computed += ran
-            self._present += not ran
+            self._computed += call.ran
+            self._present += not call.ran
 
     async def _tell(self, on_progress: Progress) -> None:
         try:
             outcome = on_progress(self._done, self._total)
             if isawaitable(outcome):
                 await outcome
-        except Exception as error:  # noqa: BLE001 - the callback is the application's; it hurts nobody else
+        except (Exception, asyncio.CancelledError) as error:
+            worker = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and worker is not None and worker.cancelling():
+                raise
             if not self._unheard:
                 self._unheard = True
                 log(logging.WARNING, "progress.failed", exc_info=error, cache=self._cache.name)
@@ -177,3 +171,21 @@ class _Warming:
         if self._broken is not None:
             raise self._broken
         return WarmReport(computed=self._computed, present=self._present, failures=MappingProxyType(self._failures))
+
+
+class _Compute:
+    """The computation of one key, which remembers whether it was wanted."""
+
+    __slots__ = ("_compute", "_key", "ran")
+
+    def __init__(self, compute: Callable[[str], Awaitable[Any]], key: str) -> None:
+        self._compute = compute
+        self._key = key
+        self.ran = False
+
+    async def __call__(self) -> Any:
+        self.ran = True
+        awaitable = self._compute(self._key)
+        if not isawaitable(awaitable):
+            raise ConfigTypeError(sync_compute(self._compute), field="compute")
+        return await awaitable

@@ -11,20 +11,21 @@ told after it, and memory is reclaimed behind it.
 Between a check and the change that relies on it there is never an await; comments mark where a stretch begins.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from shared_prompt_cache._batch import Batch
-from shared_prompt_cache._blocking import BlockingCache
 from shared_prompt_cache._bus import Bus
-from shared_prompt_cache._cached import Decorator, decorator
 from shared_prompt_cache._computation import Computations
 from shared_prompt_cache._core.entry import CachedPrompt, Entry
 from shared_prompt_cache._core.filing import Filing
+from shared_prompt_cache._core.history import FILE_CHANGED, History
 from shared_prompt_cache._core.memory import SLICE, Memory
 from shared_prompt_cache._core.options import (
     Call,
@@ -44,34 +45,28 @@ from shared_prompt_cache._core.scopes import (
     Scopes,
     Verdict,
 )
-from shared_prompt_cache._core.stats import (
-    FILE_CHANGED,
-    CacheStats,
-    Explanation,
-    Health,
-    History,
-    PartHealth,
-    explain_entry,
-    ratio,
-)
 from shared_prompt_cache._files.files import Files
-from shared_prompt_cache._files.projects import Labelling, check_project
+from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
 from shared_prompt_cache._files.proof import Proofs, absolute
 from shared_prompt_cache._files.recorder import ACTIVE
-from shared_prompt_cache._files.watch import FileWatch
-from shared_prompt_cache._files.watchers import Watcher
-from shared_prompt_cache._files.watchers.choice import check_watcher
 from shared_prompt_cache._invalidation import Invalidations
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
-from shared_prompt_cache._warm import Progress, WarmReport, warm
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import Clock, SystemClock, seconds
-from shared_prompt_cache.config import CacheConfig, load
 from shared_prompt_cache.errors import CacheClosedError, ConfigTypeError, WrongLoopError
 from shared_prompt_cache.events import ApiCall, Invalidation, Removal, RemovalReason, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
-from shared_prompt_cache.presets import rules_of
-from shared_prompt_cache.rules import WatchRule, check_rules, normalise_agent
+
+if TYPE_CHECKING:
+    from shared_prompt_cache._blocking import BlockingCache
+    from shared_prompt_cache._cached import Decorator
+    from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
+    from shared_prompt_cache._files.watch import FileWatch
+    from shared_prompt_cache._files.watchers import Watcher
+    from shared_prompt_cache._warm import Progress, WarmReport
+    from shared_prompt_cache.config import CacheConfig
+    from shared_prompt_cache.rules import WatchRule
 
 T = TypeVar("T")
 Compute = Callable[[], Awaitable[T | Computed[T]]]
@@ -115,6 +110,8 @@ class SharedPromptCache:
         name: str = "default",
         clock: Clock | None = None,
     ) -> None:
+        from shared_prompt_cache.config import CacheConfig  # noqa: PLC0415 - loaded when used
+
         config = CacheConfig(
             max_size=max_size,
             default_ttl=seconds(ttl_seconds, "ttl_seconds"),
@@ -124,8 +121,7 @@ class SharedPromptCache:
             watcher=watcher if isinstance(watcher, str) else "auto",
             name=name,
         )
-        check_watcher(watcher)
-        rules = check_rules(watch)
+        rules = _checked_rules(watch)
         self.name = config.name
         self.events = Bus()
         self._rules = rules
@@ -154,16 +150,8 @@ class SharedPromptCache:
         self._invalidations = Invalidations(
             self.name, self._scopes, self._memory, self._computations, self._labelling, self.events, self._clock
         )
-        self._watch = FileWatch(
-            self._scopes,
-            self._proofs,
-            rules,
-            watcher=watcher,
-            select=self._invalidations.select_target,
-            raised=self._invalidations.raise_targets,
-            follow_dependencies=not self._strict,
-            wall=self._clock.wall,
-        )
+        self._watcher = watcher
+        self._watch: FileWatch | None = None  # made by start()
         self._locks = Locks()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["new", "started", "closed"] = "new"
@@ -174,8 +162,7 @@ class SharedPromptCache:
         self._now = self._clock.monotonic
         self.files = Files(self._proofs)
         """What a computation reads through this is recorded as what its value was made from."""
-        self.blocking = BlockingCache(self)
-        """The synchronous face, for worker threads and plain scripts."""
+        self._blocking: BlockingCache | None = None
 
     @classmethod
     def from_config(cls, source: CacheConfig | Mapping[str, Any] | _PathLike) -> Self:
@@ -187,6 +174,9 @@ class SharedPromptCache:
         Raises:
             ConfigError: If a field cannot be used; it names file, line and field.
         """
+        from shared_prompt_cache.config import load  # noqa: PLC0415 - loaded when used
+        from shared_prompt_cache.presets import rules_of  # noqa: PLC0415 - loaded when used
+
         config = load(source)
         cache = cls(
             config.max_size,
@@ -214,11 +204,25 @@ class SharedPromptCache:
         self._state = "started"
         self._enter()
         try:
-            await self._watch.start()
+            await self._begin_watch()
         except BaseException:
-            self._state = "closed"
-            await asyncio.shield(asyncio.ensure_future(self._watch.aclose()))
+            await self.aclose()
             raise
+
+    async def _begin_watch(self) -> None:
+        from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
+
+        self._watch = FileWatch(
+            self._scopes,
+            self._proofs,
+            self._rules,
+            watcher=self._watcher,
+            select=self._invalidations.select_target,
+            raised=self._invalidations.raise_targets,
+            follow_dependencies=not self._strict,
+            wall=self._clock.wall,
+        )
+        await self._watch.start()
 
     async def aclose(self) -> None:
         """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`."""
@@ -238,10 +242,23 @@ class SharedPromptCache:
         await self._flights.aclose()
         self._computations.clear_failures()
         await self._invalidations.drain()
-        await self._watch.aclose()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await watch.aclose()
+        await self._proofs.aclose()
         await self.events.aclose()
-        await self.blocking.released()
+        if self._blocking is not None:
+            await self._blocking.released()
         self._loop = None
+
+    @property
+    def blocking(self) -> BlockingCache:
+        """The synchronous face of the cache, for worker threads and plain scripts."""
+        if self._blocking is None:
+            from shared_prompt_cache._blocking import BlockingCache  # noqa: PLC0415 - loaded when used
+
+            self._blocking = BlockingCache(self)
+        return self._blocking
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -373,7 +390,7 @@ class SharedPromptCache:
             flight = self._flights.table.get(key)
         elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
             value = entry.value
-            return value
+            return value  # noqa: RET504 - Any becomes T
         self._enter()
         if (
             flight is not None
@@ -383,7 +400,7 @@ class SharedPromptCache:
             and not stale_for
         ):
             value = await self._lookups.join(flight)
-            return value
+            return value  # noqa: RET504 - Any becomes T
         check_key(key)
         check_compute(compute)
         call = Call(
@@ -406,7 +423,7 @@ class SharedPromptCache:
             computed = await compute()
             return computed.value if isinstance(computed, Computed) else computed
         value = await self._lookups.serve(call)
-        return value
+        return value  # noqa: RET504 - Any becomes T
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:
         """Return the entries of those of `keys` that are there."""
@@ -495,6 +512,8 @@ class SharedPromptCache:
         Returns:
             What was computed and what was there; failures are collected, not raised.
         """
+        from shared_prompt_cache._warm import warm  # noqa: PLC0415 - loaded when used
+
         return await warm(self, keys, compute, concurrency=concurrency, on_progress=on_progress, **options)
 
     def cached(self, key: Any = None, **options: Any) -> Decorator:
@@ -504,6 +523,8 @@ class SharedPromptCache:
             key: A prefix, or a function of the arguments that returns the key; default: name and arguments.
             **options: Those of `get_or_compute`; each may be a function of the arguments.
         """
+        from shared_prompt_cache._cached import decorator  # noqa: PLC0415 - loaded when used
+
         return decorator(self, key, options)
 
     # One invalidation.
@@ -526,7 +547,7 @@ class SharedPromptCache:
 
     async def invalidate_agent(self, agent: str, project: _PathLike | None = None, *, soft: bool = False) -> int:
         """Remove the entries of an agent: in every project, or in one and in none; return how many were dropped."""
-        name = normalise_agent(agent)
+        name = agent_id(agent)
         where = None if project is None else check_project(project)
         return await self._invalidate("agent", name, project=where, verb="invalidate_agent", soft=soft)
 
@@ -537,7 +558,7 @@ class SharedPromptCache:
     async def invalidate_tag(self, tag: str, *, soft: bool = False) -> int:
         """Remove the entries with a tag; return how many were dropped here."""
         if not isinstance(tag, str):
-            raise ConfigTypeError(f"the tag {tag!r:.200} is no string; give a string", field="tag")
+            raise ConfigTypeError(f"the tag {shown(tag)} is no string; give a string", field="tag")
         return await self._invalidate("tag", tag, verb="invalidate_tag", soft=soft)
 
     async def invalidate_file(self, path: _PathLike, *, soft: bool = False) -> int:
@@ -582,7 +603,8 @@ class SharedPromptCache:
         self._enter()
         limit = None if timeout is None else seconds(timeout, "timeout")
         async with asyncio.timeout(limit):
-            await self._watch.sync()
+            if self._watch is not None:
+                await self._watch.sync()
 
     async def evict_oldest(self, count: int = 1) -> int:
         """Evict up to `count` entries, the least recently used first; return how many went."""
@@ -597,6 +619,8 @@ class SharedPromptCache:
 
     def get_stats(self) -> CacheStats:
         """Return the figures of the cache."""
+        from shared_prompt_cache._core.stats import CacheStats, ratio  # noqa: PLC0415 - loaded when used
+
         lookups, hits = self._lookups, self._hits + self._lookups.hits
         memory, computations = self._memory, self._computations
         return CacheStats(
@@ -615,11 +639,13 @@ class SharedPromptCache:
             expirations=memory.expirations,
             dropped_values=computations.refused,
             invalidations=dict(self._invalidations.counts),
-            watcher=self._watch.figures,
+            watcher={} if self._watch is None else self._watch.figures,
         )
 
     def explain(self, key: str) -> Explanation:
         """Return whether `key` is cached, since when and from which files; if not, what removed it."""
+        from shared_prompt_cache._core.stats import explain_entry  # noqa: PLC0415 - loaded when used
+
         check_key(key)
         entry = self._get(key) or self._memory.shelf.get(key)
         if entry is not None and self._scopes.judge(entry) is Verdict.FALLEN:
@@ -629,6 +655,18 @@ class SharedPromptCache:
 
     def health(self) -> Health:
         """Return whether all parts of the cache do what they should."""
-        parts = {"memory": PartHealth(status="ok"), **self._watch.health()}
+        from shared_prompt_cache._core.stats import Health, PartHealth  # noqa: PLC0415 - loaded when used
+
+        parts = {"memory": PartHealth(status="ok")}
+        if self._watch is not None:
+            parts |= self._watch.health()
         degraded = any(part.status == "degraded" for part in parts.values())
         return Health(status="degraded" if degraded else "ok", parts=parts, unwatched=self._proofs.unwatched)
+
+
+def _checked_rules(watch: Iterable[WatchRule]) -> tuple[WatchRule, ...]:
+    if watch == ():
+        return ()
+    from shared_prompt_cache.rules import check_rules  # noqa: PLC0415 - loaded when used
+
+    return check_rules(watch)

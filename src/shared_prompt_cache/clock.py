@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from typing import Final, Protocol
 
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 
 
@@ -18,9 +19,13 @@ class Clock(Protocol):
     the epoch and may be set by anybody at any time.
     """
 
-    def monotonic(self) -> float: ...
+    def monotonic(self) -> float:
+        """Return seconds from any fixed moment; never less than before."""
+        ...
 
-    def wall(self) -> float: ...
+    def wall(self) -> float:
+        """Return seconds since the epoch."""
+        ...
 
 
 class SystemClock:
@@ -65,11 +70,11 @@ def seconds(
     elif isinstance(value, int | float) and not isinstance(value, bool):
         try:
             span = float(value)
-        except OverflowError:
-            span = math.inf
+        except OverflowError:  # an int beyond all floats
+            span = math.inf if value > 0 else -math.inf
     else:
-        raise ConfigTypeError(f"{field} is {value!r:.200}, which is no span of time; {remedy}", field=field)
+        raise ConfigTypeError(f"{field} is {shown(value)}, which is no span of time; {remedy}", field=field)
     if math.isnan(span) or span < 0 or (span == 0 and not zero) or (span == math.inf and not infinite):
         bound = "0 or more" if zero else "more than 0"
-        raise ConfigError(f"{field} is {value!r:.200}; it must be {bound} seconds; {remedy}", field=field)
+        raise ConfigError(f"{field} is {shown(value)}; it must be {bound} seconds; {remedy}", field=field)
     return span

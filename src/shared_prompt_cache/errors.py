@@ -17,7 +17,12 @@ CacheError
 The exception of a user's `compute` is none of these: it reaches the caller as it is.
 """
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class CacheError(Exception):

@@ -1,8 +1,12 @@
 """What subscribers of a cache are told: invalidations with their cause, and removals of single entries."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ScopeKind = Literal["key", "pattern", "tag", "agent", "project", "all", "file"]
 ChangeKind = Literal["added", "modified", "deleted"]

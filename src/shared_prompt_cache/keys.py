@@ -6,20 +6,19 @@ process and on every day).
 A pattern is a shell glob over whole keys, case-sensitive: `*`, `?`, `[abc]`, `[!abc]`.
 """
 
+from __future__ import annotations
+
 import fnmatch
 import hashlib
-import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum, Flag
 from functools import lru_cache
-from pathlib import PurePath
 from typing import Final, Literal
-from uuid import UUID
 
 from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import CacheKeyError
@@ -90,8 +89,13 @@ def literal_prefix(pattern: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    # Not as ASCII: there a lone pair of surrogates is spelled like the character that it would stand for.
-    return json.dumps(text, ensure_ascii=False)
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _is_a(part: object, module: str, name: str) -> bool:
+    """Return whether `part` is an instance of a class of a module that somebody has loaded; who has one, has."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(part, kind)
 
 
 def _type_name(part: object) -> str:
@@ -119,7 +123,9 @@ def _text(part: object) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for e
             return f"t{type(part).__name__}:{part.isoformat()}"
         case timedelta():
             return f"d{part.days}:{part.seconds}:{part.microseconds}"
-        case UUID() | Decimal() | PurePath():
+        case _ if (
+            _is_a(part, "decimal", "Decimal") or _is_a(part, "uuid", "UUID") or _is_a(part, "pathlib", "PurePath")
+        ):
             return f"{type(part).__name__}:{_quoted(str(part))}"
         case Mapping():
             return "{" + ",".join(sorted(f"{_text(k)}:{_text(v)}" for k, v in part.items())) + "}"

@@ -7,6 +7,8 @@ Two rules:
 2. A hit hands out the entry itself, so a hit allocates nothing. `CachedPrompt` is what callers may see of it.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -135,7 +137,7 @@ class Labels:
         tags: frozenset[str],
         *,
         projects: tuple[str, ...],
-        scopes: "tuple[Scope, ...]",
+        scopes: tuple[Scope, ...],
         clock: Clock,
     ) -> None:
         self.agent = agent
@@ -147,7 +149,7 @@ class Labels:
         self._noted: Pairs = ()
         self._noted_at = UNJUDGED
 
-    def note(self, revision: int) -> "Pairs":
+    def note(self, revision: int) -> Pairs:
         """Return the scopes with their numbers, the same tuple as long as no number moved."""
         if self._noted_at != revision:
             pairs = tuple([(scope, scope.number) for scope in self.scopes])
@@ -218,7 +220,7 @@ class Entry(CachedPrompt):
         value: Any,
         metadata: Mapping[str, Any],
         labels: Labels,
-        pairs: "Pairs",
+        pairs: Pairs,
         origin: Origin | None,
         ttl: float,
         revision: int,

@@ -14,6 +14,7 @@ invalidation by that name finds it, while one of another path with the same fold
 """
 
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from shared_prompt_cache._core.entry import Labels
 from shared_prompt_cache._core.scopes import ALL, ScopeId, Scopes
@@ -46,6 +47,22 @@ def target_names(project: str, aliases: Iterable[str] = ()) -> tuple[str, ...]:
         if folder != project:
             names[name] = None
     return tuple(names)
+
+
+class Target(NamedTuple):
+    """What a change of files invalidates.
+
+    Attributes:
+        scope: `"agent"`, `"project"`, `"all"` or `"file"`.
+        name: The agent's id, the root of the project, or the path of the file; None for `"all"`.
+        project: The root of the project that a project or agent target is of; None: every project.
+        aliases: The names given to that project, besides its path and the name of its folder.
+    """
+
+    scope: Literal["agent", "project", "all", "file"]
+    name: str | None = None
+    project: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class Filing:

@@ -10,8 +10,11 @@ Two rules:
 An entry that has expired leaves the table for the shelf, where only callers who accept a stale value look.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, MutableMapping
+from math import inf
 from typing import Final
 
 from shared_prompt_cache._core.entry import Entry
@@ -21,7 +24,8 @@ from shared_prompt_cache._core.scopes import Condition, ScopeId, Scopes, Sweep, 
 from shared_prompt_cache.events import Invalidation, RemovalReason
 
 SLICE: Final = 256
-_AT_ONCE: Final = 2048
+_AT_ONCE: Final = 1024
+_DEAD: Final = -inf  # the deadline of an entry that has been counted as dropped
 ENTRY_OVERHEAD: Final = 320
 """What an entry counts for in bytes beside its key, value and metadata."""
 
@@ -70,6 +74,10 @@ class Memory:
         self._derived = 0  # entries made from other entries: they fall by keys that are not their own
         self._sweeps: list[Sweep] = []  # applied, not reclaimed in full, oldest first
         self._jobs: deque[_Job] = deque()
+        self._full: Walk | None = None  # a walk over everything, under way
+        self._full_since = 0  # the revision when it began
+        self._full_wanted = False  # another one has to follow
+        self._unowned = 0  # entries without an agent: only those can be taken by the shape of their keys
         self._dying = 0  # counted as dropped, not reclaimed yet
 
     def __len__(self) -> int:
@@ -104,8 +112,8 @@ class Memory:
         for scope, number in entry.pairs:
             if scope.number == number:
                 scope.live += 1
-        if entry.origin is not None and entry.origin.consumed:
-            self._derived += 1
+        self._unowned += entry.labels.agent is None
+        self._derived += entry.origin is not None and bool(entry.origin.consumed)
         if self._over():
             self._make_room()
             if self.has_work:
@@ -156,6 +164,8 @@ class Memory:
             self.remove(entry, "evicted")
 
     def _uncount(self, entry: Entry) -> None:
+        if entry.deadline == _DEAD:
+            return  # done when it was counted
         for scope, number in entry.pairs:
             if scope.number == number:
                 scope.live -= 1
@@ -163,6 +173,7 @@ class Memory:
     def _drop(self, entry: Entry) -> None:
         self.bytes -= entry.size
         self._index.remove(entry)
+        self._unowned -= entry.labels.agent is None
         if entry.origin is not None:
             if entry.origin.consumed:
                 self._derived -= 1
@@ -183,33 +194,49 @@ class Memory:
 
         Until the sweep that is returned says `counted`, `reclaim` has to be called to know what was dropped.
         """
-        alone = not self._sweeps and not self._derived
         sweep = self._scopes.apply(ids, condition, told, soft_at=soft_at)
         live = sum(scope.live for scope in sweep.scopes)
-        if alone:
-            # Exact: no entry is in two of the scopes that one invalidation names, and none is dead already.
-            sweep.dropped, sweep.by_number = live, True
-        if soft_at is None:
+        # Exact if no entry is counted in two scopes of this invalidation, or is dead already by another.
+        sweep.by_number = not self._derived and all(other.is_disjoint(sweep) for other in self._sweeps)
+        if sweep.by_number:
+            sweep.dropped = live
+            self._dying += 0 if sweep.soft else live
+        if not sweep.soft:
             for scope in sweep.scopes:
                 scope.live = 0
-            if sweep.by_number:
-                self._dying += live
         self._sweeps.append(sweep)
-        if alone and (condition is None or condition.heads is not None):
-            if condition is not None and condition.heads is not None:
-                self._jobs.append(_Job(self._index.walk(condition.heads), counts=sweep))
-            else:
-                sweep.counted = True
-            if live:
-                self._jobs.append(_Job(None))
+        self._plan(sweep, live)
+        if len(self.entries) + len(self.shelf) <= _AT_ONCE:
+            while self.reclaim():
+                pass
         else:
-            self._jobs.append(_Job(None))
-        most = _AT_ONCE
-        while most > 0 and self.reclaim():
-            most -= SLICE
+            for _ in range(_AT_ONCE // SLICE):
+                if sweep.counted or not self._jobs:
+                    break
+                self.reclaim()
         if self.has_work:
             self.wake()
         return sweep
+
+    def _plan(self, sweep: Sweep, live: int) -> None:
+        """Note which walks are needed to count and to reclaim what an invalidation took."""
+        condition = sweep.condition
+        if condition is not None and condition.unowned_only and not self._unowned and not self._derived:
+            self._scopes.swept(condition)  # there is no entry that it could take
+            condition = None
+        if not sweep.by_number or (condition is not None and condition.heads is None):
+            self._full_wanted = True
+            return
+        if condition is not None and condition.heads is not None:
+            if not sweep.soft:
+                self._jobs.append(_Job(sweep, self._index.walk(condition.heads), marks=True))
+            self._jobs.append(_Job(sweep, self._index.walk(condition.heads), marks=False))
+        else:
+            sweep.counted = True
+        if live:
+            self._full_wanted = True
+        elif condition is None:
+            self._sweeps.remove(sweep)
 
     def fall(self, entry: Entry) -> None:
         """Take out an entry of the table that has been judged fallen."""
@@ -226,7 +253,10 @@ class Memory:
         self._removed(entry, "expired", None)
 
     def _credit(self, entry: Entry) -> None:
-        """Count `entry` for the first invalidation that took it."""
+        """Count `entry`, which goes, for the first invalidation that took it."""
+        if entry.deadline == _DEAD:
+            self._dying -= 1
+            return
         for sweep in self._sweeps:
             if entry.checked < sweep.revision and sweep.took(entry):
                 if not sweep.by_number or not sweep.numbered(entry):
@@ -235,12 +265,29 @@ class Memory:
                     self._dying -= 1
                 return
 
+    def _mark(self, entry: Entry, sweep: Sweep) -> None:
+        """Count `entry` for `sweep` if its condition takes it, and leave it to be reclaimed later."""
+        condition = sweep.condition
+        if (
+            condition is not None
+            and entry.checked < sweep.revision
+            and entry.deadline != _DEAD
+            and condition.matches(entry)
+            and self.entries.get(entry.key) is entry
+            and all(scope.number == number for scope, number in entry.pairs)
+        ):
+            self._uncount(entry)
+            entry.deadline = _DEAD
+            sweep.dropped += 1
+            self._dying += 1
+
     def _visit(self, entry: Entry) -> None:
+        """Reclaim `entry` if an invalidation took it."""
         revision = self._scopes.revision
         if entry.checked == revision:
             return
         verdict = self._scopes.judge(entry)
-        shelved = self.shelf.get(entry.key) is entry
+        shelved = self.entries.get(entry.key) is not entry
         if verdict is Verdict.FALLEN:
             if shelved:
                 self.unshelve(entry.key)
@@ -256,38 +303,44 @@ class Memory:
     @property
     def has_work(self) -> bool:
         """Whether `reclaim` has something to do."""
-        return bool(self._jobs) or self._over()
+        return bool(self._jobs) or self._full is not None or self._full_wanted or self._over()
 
     def reclaim(self) -> bool:
         """Do a slice of what is left to do; return whether more is left."""
         if self._jobs:
             job = self._jobs[0]
-            if job.walk is None:
-                job.walk, job.since = self._index.walk(), self._scopes.revision
-            if not job.walk.step(self._visit, SLICE):
+            visit = (lambda entry: self._mark(entry, job.sweep)) if job.marks else self._visit
+            if not job.walk.step(visit, SLICE):
                 self._jobs.popleft()
-                self._walked(job)
+                self._job_done(job)
+        elif self._full is not None or self._full_wanted:
+            if self._full is None:
+                self._full, self._full_since, self._full_wanted = self._index.walk(), self._scopes.revision, False
+            if not self._full.step(self._visit, SLICE):
+                self._full = None
+                self._full_done()
         elif self._over():
             self._make_room()
         return self.has_work
 
-    def _walked(self, job: "_Job") -> None:
-        if job.counts is not None:
-            job.counts.counted = True
-            if job.counts.condition is not None:
-                self._scopes.swept(job.counts.condition)
-            if job.counts in self._sweeps and not any(rest.walk is None for rest in self._jobs):
-                self._sweeps.remove(job.counts)
-            return
+    def _job_done(self, job: _Job) -> None:
+        job.sweep.counted = True
+        if not job.marks:
+            if job.sweep.condition is not None:
+                self._scopes.swept(job.sweep.condition)
+            if not self._full_wanted and self._full is None and job.sweep in self._sweeps:
+                self._sweeps.remove(job.sweep)
+
+    def _full_done(self) -> None:
+        left = []
         for sweep in self._sweeps:
-            if sweep.revision <= job.since:
+            if sweep.revision <= self._full_since:
                 sweep.counted = True
                 if sweep.condition is not None:
                     self._scopes.swept(sweep.condition)
-        self._sweeps = [sweep for sweep in self._sweeps if sweep.revision > job.since]
-        # Later walks that were asked for by then have nothing left to find.
-        while self._jobs and self._jobs[0].counts is None and not self._sweeps:
-            self._jobs.popleft()
+            else:
+                left.append(sweep)
+        self._sweeps = left
 
 
 def _nobody() -> None:
@@ -295,17 +348,17 @@ def _nobody() -> None:
 
 
 class _Job:
-    """A walk that has to be made: over all entries, or over those that one condition can match.
+    """A walk over the entries that the condition of one invalidation can match.
 
     Attributes:
-        walk: The walk; None: over all, not begun.
-        counts: The sweep whose count is final when the walk is done.
-        since: The revision when it began.
+        sweep: The invalidation.
+        walk: The walk.
+        marks: Whether to count only; what is counted is reclaimed by a second walk.
     """
 
-    __slots__ = ("counts", "since", "walk")
+    __slots__ = ("marks", "sweep", "walk")
 
-    def __init__(self, walk: Walk | None, *, counts: Sweep | None = None) -> None:
+    def __init__(self, sweep: Sweep, walk: Walk, *, marks: bool) -> None:
+        self.sweep = sweep
         self.walk = walk
-        self.counts = counts
-        self.since = 0
+        self.marks = marks

@@ -1,10 +1,13 @@
 """The options of one call, read and checked once, at the edge."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from shared_prompt_cache._core.entry import Labels
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import seconds
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 
@@ -117,17 +120,17 @@ def check_metadata(metadata: object) -> Mapping[str, Any] | None:
     """Return metadata if it can be one."""
     if metadata is None or isinstance(metadata, Mapping):
         return metadata
-    raise ConfigTypeError(f"metadata is {metadata!r:.200}; give a mapping", field="metadata")
+    raise ConfigTypeError(f"metadata is {shown(metadata)}; give a mapping", field="metadata")
 
 
 def check_tags(tags: object) -> frozenset[str]:
     """Return tags as a set."""
     if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise ConfigTypeError(f"tags is {tags!r:.200}; give a list of strings", field="tags")
+        raise ConfigTypeError(f"tags is {shown(tags)}; give a list of strings", field="tags")
     found = frozenset(tags)
     for tag in found:
         if not isinstance(tag, str):
-            raise ConfigTypeError(f"the tag {tag!r:.200} is no string; give strings", field="tags")
+            raise ConfigTypeError(f"the tag {shown(tag)} is no string; give strings", field="tags")
         if not tag:
             raise ConfigError("a tag is empty; give it at least one character", field="tags")
     return found
@@ -138,13 +141,13 @@ def check_paths(paths: object, field: str = "depends_on") -> tuple[str | PathLik
     if isinstance(paths, str | PathLike):
         paths = (paths,)
     if not isinstance(paths, Iterable) or isinstance(paths, bytes):
-        raise ConfigTypeError(f"{field} is {paths!r:.200}; give paths", field=field)
+        raise ConfigTypeError(f"{field} is {shown(paths)}; give paths", field=field)
     found = tuple(paths)
     for path in found:
-        if not isinstance(path, str | PathLike):
-            raise ConfigTypeError(f"the path {path!r:.200} in {field} is neither str nor Path", field=field)
-        if not str(path) or "\0" in str(path):
-            raise ConfigError(f"the path {str(path)!r:.200} in {field} cannot name a file", field=field)
+        if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
+            raise ConfigTypeError(f"{field} holds {shown(path)}; give paths as str or Path", field=field)
+        if not fspath(path) or "\0" in fspath(path):
+            raise ConfigError(f"{field} holds {shown(path)}, which cannot name a file; give a path", field=field)
     return found
 
 
@@ -154,16 +157,16 @@ def check_freshness(freshness: object) -> bool:
         return True
     if freshness == "events":
         return False
-    raise ConfigError(f"freshness is {freshness!r:.200}; give 'strict' or 'events'", field="freshness")
+    raise ConfigError(f"freshness is {shown(freshness)}; give 'strict' or 'events'", field="freshness")
 
 
 def check_fraction(refresh_ahead: object) -> float:
     """Return the part of the time to live after which a hit starts a refresh."""
     if isinstance(refresh_ahead, bool) or not isinstance(refresh_ahead, int | float):
-        raise ConfigTypeError(f"refresh_ahead is {refresh_ahead!r:.200}; give a fraction", field="refresh_ahead")
+        raise ConfigTypeError(f"refresh_ahead is {shown(refresh_ahead)}; give a fraction", field="refresh_ahead")
     if not 0 < refresh_ahead < 1:
         raise ConfigError(
-            f"refresh_ahead is {refresh_ahead!r}; give a fraction of the time to live between 0 and 1, such as 0.8",
+            f"refresh_ahead is {shown(refresh_ahead)}; give a part of the time to live between 0 and 1, such as 0.8",
             field="refresh_ahead",
         )
     return float(refresh_ahead)
@@ -172,9 +175,9 @@ def check_fraction(refresh_ahead: object) -> float:
 def check_count(count: object, field: str, *, least: int = 1) -> int:
     """Return a whole number of at least `least`."""
     if isinstance(count, bool) or not isinstance(count, int):
-        raise ConfigTypeError(f"{field} is {count!r:.200}; give a whole number", field=field)
+        raise ConfigTypeError(f"{field} is {shown(count)}; give a whole number", field=field)
     if count < least:
-        raise ConfigError(f"{field} is {count}; give {least} or more", field=field)
+        raise ConfigError(f"{field} is {shown(count)}; give {least} or more", field=field)
     return count
 
 
@@ -182,7 +185,7 @@ def check_compute(compute: object) -> None:
     """Refuse what cannot be called; a plain function is known only by what it returns."""
     if not callable(compute):
         raise ConfigTypeError(
-            f"compute is {compute!r:.200}, which cannot be called; give an async function", field="compute"
+            f"compute is {shown(compute)}, which cannot be called; give an async function", field="compute"
         )
 
 

@@ -9,6 +9,8 @@ Numbers come from one counter, the revision, that moves with every invalidation 
 tells when the scope was last invalidated, and "nothing happened since" is one comparison.
 """
 
+from __future__ import annotations
+
 import string
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -75,18 +77,22 @@ class Condition:
 
     Attributes:
         matches: Whether a subject is selected.
-        heads: The heads (`index.head`) that the key of a selected entry can have; None if any.
+        heads: The heads (`head`) that the key of a selected entry can have; None if any.
+        unowned_only: Whether it takes no entry that has an agent, unless that was made from others.
         number: The revision at which it was raised.
         soft_at: The moment, if it is soft.
         swept: Whether every entry has been judged by it.
         last: The invalidation, for explanations.
     """
 
-    __slots__ = ("heads", "last", "matches", "number", "soft_at", "swept")
+    __slots__ = ("heads", "last", "matches", "number", "soft_at", "swept", "unowned_only")
 
-    def __init__(self, matches: Callable[[Subject], bool], heads: Collection[str] | None) -> None:
+    def __init__(
+        self, matches: Callable[[Subject], bool], heads: Collection[str] | None, *, unowned_only: bool = False
+    ) -> None:
         self.matches = matches
         self.heads = heads
+        self.unowned_only = unowned_only
         self.number = 0
         self.soft_at: float | None = None
         self.swept = False
@@ -125,7 +131,7 @@ def shapes_condition(agent: str, projects: Collection[str] | None) -> Condition:
         return any(unowned and named(key) for key, unowned in subject.consumed)
 
     # What lies under another spelling of a letter outside ASCII is found by looking everywhere.
-    return Condition(matches, (head(agent + "-"), "memory") if agent.isascii() else None)
+    return Condition(matches, (head(agent + "-"), "memory") if agent.isascii() else None, unowned_only=True)
 
 
 def file_condition(path: str) -> Condition:
@@ -196,7 +202,7 @@ class Sweep:
         condition: What it selects besides.
         soft: Whether it expires instead of removing.
         dropped: How many entries it took, as far as counted.
-        by_number: Whether what its scopes took is counted already, by the figures of the scopes.
+        by_number: Whether what its scopes took was counted when it was applied, by the figures of the scopes.
         counted: Whether `dropped` is final.
     """
 
@@ -210,6 +216,19 @@ class Sweep:
         self.dropped = 0
         self.by_number = False
         self.counted = False
+
+    def is_disjoint(self, other: Sweep) -> bool:
+        """Return whether it is certain that no entry is in a scope of both: agents, each by itself."""
+        if not self.scopes or not other.scopes:
+            return True
+        return (
+            not self.soft
+            and self.by_number
+            and all(
+                len(scope.id) == 2 and scope.id[0] == "agent"  # noqa: PLR2004 - ("agent", id)
+                for scope in self.scopes | other.scopes
+            )
+        )
 
     def numbered(self, subject: Subject) -> bool:
         """Return whether `subject` is in one of its scopes."""

@@ -1,15 +1,15 @@
 """What a cache tells of itself: figures, state of health, and why a key is there or not."""
 
-from collections import OrderedDict
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from shared_prompt_cache._core.entry import Entry
-from shared_prompt_cache.events import ApiCall, FileChange, Invalidation, RemovalReason
+from shared_prompt_cache._core.history import FILE_CHANGED, History
+from shared_prompt_cache.events import ApiCall, FileChange, Invalidation
 
-_MOST_REMEMBERED: Final = 1000
-FILE_CHANGED: Final = "a file it was made from changed"
 _REMOVALS: Final = frozenset({"expired", "evicted", "invalidated", "corrupt", FILE_CHANGED})
 
 
@@ -158,7 +158,7 @@ def chain(invalidation: Invalidation) -> tuple[str, ...]:
     return (first, f"which {verb} {what}{where} (event {invalidation.sequence})")
 
 
-def explain_entry(key: str, entry: Entry | None, computing: bool, history: "History") -> Explanation:  # noqa: FBT001
+def explain_entry(key: str, entry: Entry | None, computing: bool, history: History) -> Explanation:  # noqa: FBT001
     """Return the explanation of a key from its entry, if it has one that stands, or from what became of it."""
     if entry is not None:
         return Explanation(
@@ -180,24 +180,3 @@ def explain_entry(key: str, entry: Entry | None, computing: bool, history: "Hist
     steps = chain(invalidation) if invalidation is not None else ()
     state: Literal["removed", "not kept"] = "removed" if reason in _REMOVALS else "not kept"
     return Explanation(key=key, state=state, since=at, reason=reason, invalidation=invalidation, chain=steps)
-
-
-class History:
-    """What became of the keys that left last; the oldest of 1,000 is forgotten for each new one."""
-
-    __slots__ = ("_gone",)
-
-    def __init__(self) -> None:
-        self._gone: OrderedDict[str, tuple[RemovalReason | str, Invalidation | None, float]] = OrderedDict()
-
-    def note(self, key: str, reason: str, invalidation: Invalidation | None, at: float) -> None:
-        """Note that `key` left, or was not kept."""
-        gone = self._gone
-        gone.pop(key, None)
-        gone[key] = (reason, invalidation, at)
-        if len(gone) > _MOST_REMEMBERED:
-            gone.popitem(last=False)
-
-    def get(self, key: str) -> tuple[str, Invalidation | None, float] | None:
-        """Return the reason, the invalidation and the moment."""
-        return self._gone.get(key)

@@ -1,13 +1,19 @@
 """`cache.files`: reading and declaring what a value is made from."""
 
+from __future__ import annotations
+
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared_prompt_cache._core.options import check_paths
 from shared_prompt_cache._files.proof import Proofs, absolute
 from shared_prompt_cache._files.reading import glob, read_file
 from shared_prompt_cache._files.recorder import current
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import ConfigTypeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _Path = str | os.PathLike[str]
 
@@ -56,7 +62,7 @@ class Files:
         """
         (name,) = check_paths((root,), "root")
         if not isinstance(pattern, str):
-            raise ConfigTypeError(f"pattern is {pattern!r:.200}; give a string such as '*.md'", field="pattern")
+            raise ConfigTypeError(f"pattern is {shown(pattern)}; give a string such as '*.md'", field="pattern")
         found, dependency = await self._proofs.in_thread(glob, absolute(name), pattern)
         recorder = current()
         if recorder is not None:

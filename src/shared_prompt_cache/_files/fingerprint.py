@@ -6,6 +6,8 @@ the clock leave the same one; so a younger file is compared by content. The rule
 changed in the same tick ("racily clean" entries, https://git-scm.com/docs/racy-git), with the slack made explicit.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import time
@@ -83,7 +85,7 @@ class Dependency:
         self.folders = folders
         self.remote = remote
 
-    def same_content(self, other: "Dependency") -> bool:
+    def same_content(self, other: Dependency) -> bool:
         """Return whether both saw the same."""
         return self.kind == other.kind and self.digest is not None and self.digest == other.digest
 

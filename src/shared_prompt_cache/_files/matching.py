@@ -14,29 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache.events import FileChange
 from shared_prompt_cache.rules import Match, WatchRule
 
 PRUNED: Final = frozenset({".git", ".venv", "node_modules"})
 MAX_FOLDERS: Final = 10_000
 _DATABASE_COMPANIONS: Final = ("-wal", "-shm", "-journal")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a change of files invalidates.
-
-    Attributes:
-        scope: `"agent"`, `"project"`, `"all"` or `"file"`.
-        name: The agent's id, the root of the project, or the path of the file; None for `"all"`.
-        project: The root of the project that a project or agent target is of; None: every project.
-        aliases: The names given to that project, besides its path and the name of its folder.
-    """
-
-    scope: Literal["agent", "project", "all", "file"]
-    name: str | None = None
-    project: str | None = None
-    aliases: tuple[str, ...] = ()
 
 
 class RuleTable:

@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 _REMOTE = frozenset(
     {
@@ -61,7 +60,8 @@ def _unescape(field: str) -> str:
 
 def _read_mountinfo() -> str:
     try:
-        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+            return table.read()
     except OSError:
         return ""
 

@@ -3,17 +3,21 @@
 Those are its resolved path, the name of its folder, and the name given to its rules.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shared_prompt_cache._core.entry import Labels
 from shared_prompt_cache._core.filing import Filing, entry_names, target_names
 from shared_prompt_cache._core.options import check_tags
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
-from shared_prompt_cache.rules import WatchRule, normalise_agent
+
+if TYPE_CHECKING:
+    from shared_prompt_cache.rules import WatchRule
 
 _NO_TAGS: Final[frozenset[str]] = frozenset()
 
@@ -55,7 +59,7 @@ class Labelling:
         where = None if project is None else check_project(project)
         return self._filing.find(agent, where, known) or self._filing.labels(
             agent,
-            None if agent is None else normalise_agent(agent),
+            None if agent is None else agent_id(agent),
             where,
             entry_names("" if where is None else resolved(where)),
             known,
@@ -71,6 +75,17 @@ class Labelling:
         return target_names(name, (*self._paths.get(name, ()), *self._names.get(name, ())))
 
 
+def agent_id(agent: str) -> str:
+    """Return the normalised id of an agent.
+
+    Raises:
+        ConfigError: If it names nobody.
+    """
+    from shared_prompt_cache.rules import normalise_agent  # noqa: PLC0415 - loaded when used
+
+    return normalise_agent(agent)
+
+
 def check_project(project: object) -> str:
     """Return a project as text.
 
@@ -82,9 +97,9 @@ def check_project(project: object) -> str:
         if isinstance(project, str) and "/" not in project:
             project = os.path.join(os.curdir, project)
     if not isinstance(project, str):
-        raise ConfigTypeError(f"project is {project!r:.200}; give a name or a path", field="project")
+        raise ConfigTypeError(f"project is {shown(project)}; give a name or a path", field="project")
     if not project or "\0" in project:
-        raise ConfigError(f"project is {project!r:.200}; give a name or a path", field="project")
+        raise ConfigError(f"project is {shown(project)}; give a name or a path", field="project")
     return project
 
 
@@ -93,4 +108,4 @@ def resolved(project: str) -> str:
     """Return the resolved path if `project` is a path, else the name as it is."""
     if os.sep not in project and not project.startswith("~"):
         return project
-    return str(Path(project).expanduser().resolve())
+    return os.path.realpath(os.path.expanduser(project))

@@ -10,12 +10,13 @@ an entry compares the marks on the ways of its dependencies with the revision at
 nothing depends on are not marked at all.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from threading import Thread
 from typing import Any, Final, TypeVar
 
@@ -54,7 +55,7 @@ class Proofs:
     def __init__(self, scopes: Scopes) -> None:
         self.armed: frozenset[str] = frozenset()
         self.folders: dict[str, int] = {}
-        self.wanted: Callable[[], None] = _nobody
+        self.wanted: Callable[[], None] = nobody
         self._scopes = scopes
         self._held: dict[str, _Held] = {}
         self._ways: dict[str, int] = {}  # every place on the way of a held path, with how many ways lead over it
@@ -256,13 +257,13 @@ class Proofs:
         thread.join()
 
 
-def _nobody() -> None:
+def nobody() -> None:
     """Nobody watches."""
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return a path as it is recorded: absolute, without `..`; relative ones resolve now."""
-    return os.path.abspath(Path(path).expanduser())
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def parents(path: str) -> Iterable[str]:
@@ -274,7 +275,7 @@ def parents(path: str) -> Iterable[str]:
 
 def _on_loop(dependencies: tuple[Dependency, ...]) -> bool:
     """Return whether looking at these by stat is little enough for the loop: few, and on local file systems."""
-    return len(dependencies) <= _MOST_ON_LOOP and not any([dependency.remote for dependency in dependencies])
+    return len(dependencies) <= _MOST_ON_LOOP and not any(dependency.remote for dependency in dependencies)
 
 
 def _declared(paths: list[str]) -> list[Dependency]:

@@ -3,10 +3,11 @@
 All of it blocks and runs in worker threads.
 """
 
+from __future__ import annotations
+
 import os
 import stat
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared_prompt_cache import _globs
 from shared_prompt_cache._files.fingerprint import (
@@ -22,6 +23,9 @@ from shared_prompt_cache._files.fingerprint import (
 from shared_prompt_cache._files.mounts import is_remote
 from shared_prompt_cache._files.places import Way, way
 from shared_prompt_cache.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_BYTES: Final = 16 * 1024 * 1024
 _TRIES: Final = 8
@@ -52,7 +56,7 @@ def read_file(path: str) -> tuple[bytes | None, Dependency]:
         try:
             before = os.fstat(descriptor)
             _check_kind(path, before)
-            content = _content(path, descriptor, before.st_size)
+            content = _content(descriptor, before.st_size)
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -89,7 +93,7 @@ def _check_kind(path: str, status: os.stat_result) -> None:
         )
 
 
-def _content(path: str, descriptor: int, size: int) -> bytes:
+def _content(descriptor: int, size: int) -> bytes:
     parts = []
     left = size + 1  # one more, to notice that it grew
     while left > 0 and (part := os.read(descriptor, left)):
@@ -107,6 +111,8 @@ def glob(root: str, pattern: str) -> tuple[list[Path], Dependency]:
         ConfigError: If the pattern cannot be used.
     """
     read = _globs.read(_globs.check(pattern, "pattern"), "pattern")
+    from pathlib import Path  # noqa: PLC0415 - loaded when used
+
     remote = is_remote(root)
     names: list[str] = []
     for _ in range(_TRIES):

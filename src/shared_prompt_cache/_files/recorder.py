@@ -4,6 +4,8 @@ Each flight has a recorder of its own; so has each `lock()` and `batch()` block,
 the recorder around it. The current one travels in a context variable, so child tasks and threads find it.
 """
 
+from __future__ import annotations
+
 from contextvars import ContextVar
 from typing import Final
 
@@ -27,7 +29,7 @@ class Recorder:
 
     __slots__ = ("_around", "consumed", "owner", "pairs", "reads", "scopes", "spoiled")
 
-    def __init__(self, scopes: object, around: "Recorder | None" = None) -> None:
+    def __init__(self, scopes: object, around: Recorder | None = None) -> None:
         self.scopes = scopes
         self.owner: Flight | None = None
         self.pairs: dict[Scope, int] = {}
@@ -77,7 +79,7 @@ class Recorder:
         if self._around is not None and self in ACTIVE:
             self._around.consume(scopes, key, agent, pairs, origin)
 
-    def take(self, other: "Recorder") -> None:
+    def take(self, other: Recorder) -> None:
         """Take over what `other` has recorded so far."""
         self.pairs.update(other.pairs)
         self.consumed.update(other.consumed)

@@ -16,11 +16,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._core.scopes import ALL, Condition, Doubt, ScopeId, Scopes
 from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.baseline import Baseline, Compared
-from shared_prompt_cache._files.matching import RuleTable, Target
-from shared_prompt_cache._files.proof import Proofs, parents
+from shared_prompt_cache._files.matching import RuleTable
+from shared_prompt_cache._files.proof import Proofs, nobody, parents
 from shared_prompt_cache._files.watchers import Watcher
 from shared_prompt_cache._files.watchers.choice import choose
 from shared_prompt_cache._logging import log
@@ -128,9 +129,8 @@ class FileWatch:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await watcher.aclose()
-        await self.proofs.aclose()
+        self.proofs.wanted = nobody
         self.proofs.arm(())
-        self._baseline = Baseline(self._table)
 
     async def sync(self) -> None:
         """Return when every change made before the call has been applied."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 
 from shared_prompt_cache._files.watchers import Sink
 from shared_prompt_cache.errors import CacheClosedError
@@ -51,7 +52,7 @@ class FakeWatcher:
 
     def push(self, *paths: _Path) -> None:
         """Report that these paths, or what lies below them, may have changed. Call it on the thread of the loop."""
-        self._started().changed([os.path.abspath(path) for path in paths])
+        self._started().changed([str(Path(path).absolute()) for path in paths])
 
     def lose(self, reason: str = "the test lost events") -> None:
         """Report that events may have been missed."""
@@ -59,7 +60,7 @@ class FakeWatcher:
 
     def degrade(self, folder: _Path, reason: str | None) -> None:
         """Report that a folder cannot be watched, or with None that it can again."""
-        self._started().degraded(os.path.abspath(folder), reason)
+        self._started().degraded(str(Path(folder).absolute()), reason)
 
     def _started(self) -> Sink:
         if self._sink is None:

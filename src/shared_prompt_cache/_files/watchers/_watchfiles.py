@@ -207,8 +207,10 @@ class WatchfilesWatcher:
             return {}
         if not before & refused.keys():
             self._drop([old for old in self._natives if old in instead_of], grace=_GRACE)
-            self._natives.append(native)
-        elif native.armed.keys() - before:
+            gained = bool(native.armed)
+        else:
+            gained = bool(native.armed.keys() - before)  # at a limit of the system: those before it stay, too
+        if gained:
             self._natives.append(native)
         else:
             native.end()

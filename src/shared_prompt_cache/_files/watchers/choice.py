@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from shared_prompt_cache._files.mounts import events_trusted
 from shared_prompt_cache._files.watchers import Sink, Watcher
+from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import ConfigTypeError
 
 InThread = Callable[..., Awaitable[Any]]
@@ -19,22 +20,14 @@ def choose(watcher: Literal["auto", "watchfiles", "polling"] | Watcher, in_threa
         in_thread: Runs a function in a thread of the cache.
     """
     if not isinstance(watcher, str):
+        if not all(hasattr(watcher, name) for name in ("start", "watch", "aclose")):
+            raise ConfigTypeError(
+                f"watcher is {shown(watcher)}; give 'auto', 'watchfiles', 'polling' or a watcher", field="watcher"
+            )
         return watcher
     if watcher == "auto":
         return AutoWatcher(in_thread)
     return _native() if watcher == "watchfiles" else _polling()
-
-
-def check_watcher(watcher: object) -> None:
-    """Refuse what can be no watcher; words are the business of the configuration.
-
-    Raises:
-        ConfigTypeError: If it has not the methods of one.
-    """
-    if not isinstance(watcher, str) and not all(hasattr(watcher, name) for name in ("start", "watch", "aclose")):
-        raise ConfigTypeError(
-            f"watcher is {watcher!r:.200}; give 'auto', 'watchfiles', 'polling' or a watcher", field="watcher"
-        )
 
 
 def _native() -> Watcher:
