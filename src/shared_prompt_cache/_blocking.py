@@ -1,31 +1,26 @@
 """`cache.blocking`: the cache for threads that cannot await.
 
-Theory of operation: a verb called in a thread runs on the event loop of the cache, in a copy of the thread's context,
-while the thread waits. What `compute` has to do comes back: the flight posts it to the waiting thread, which runs it in
-a copy of the flight's context, so reads are recorded, and computations that would wait for each other in a circle are
-found, as they are among coroutines. A caller who has been answered already (with a stale value, say) is not
-there to work any more; a daemon thread takes its place.
-
-A cache that no loop uses gets a thread with a loop of its own at the first call. That thread never keeps the
+A verb called in a thread runs on the event loop of the cache while the thread waits; `_crossing` is how it gets there
+and back. A cache that no loop uses gets a thread with a loop of its own at the first call. That thread never keeps the
 interpreter alive, and ends with the cache.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import Future
-from contextvars import Context, copy_context
 from datetime import timedelta
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
+from weakref import WeakSet
 
 from shared_prompt_cache._core.entry import CachedPrompt
 from shared_prompt_cache._core.options import Computed, Freshness, Paths, check_compute
 from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
+from shared_prompt_cache._crossing import Call, OwnLoop, gone
 from shared_prompt_cache.errors import CacheClosedError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -34,9 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _Path = str | PathLike[str]
 _Span = float | timedelta | None
-_Work = Callable[[], None]
-_LOOK: Final = 1.0
-"""How often, in seconds, a waiting thread looks whether the loop still runs; two looks in vain and it gives up."""
 
 
 class ComputeOptions(TypedDict, total=False):
@@ -70,9 +62,9 @@ class BlockingCache:
         self.files = BlockingFiles(self)
         self._cache = cache
         self._lock = threading.Lock()
-        self._own: _OwnLoop | None = None
+        self._own: OwnLoop | None = None
         self._forked = False
-        _FACES.add(self)
+        _faces.add(self)
 
     # Life.
 
@@ -97,7 +89,8 @@ class BlockingCache:
             return
         try:
             if self._cache._loop is own.loop:
-                _Call[None](own.loop).result(self._cache.aclose)
+                closing: Call[None] = Call(own.loop)
+                closing.result(self._cache.aclose)
         finally:
             own.stop()
             own.thread.join()
@@ -109,15 +102,15 @@ class BlockingCache:
             Whether the cache lived on that thread, and has now been closed there.
         """
         own = self._own
-        if own is None or own.thread is threading.current_thread():
-            return False  # `close` waits for this thread's end, or the next call of this does
+        if own is None or own.thread is threading.current_thread() or not own.thread.is_alive():
+            return False  # on the thread itself this is asked by a closing that its end waits for
         with self._lock:
             self._own = None
         lives_there = self._cache._loop is own.loop
         # The closing over there goes on if the caller is cancelled here.
         closing = asyncio.run_coroutine_threadsafe(own.end(self._cache if lives_there else None), own.loop)
         await asyncio.shield(asyncio.wrap_future(closing))
-        while own.thread.is_alive():
+        while own.thread.is_alive():  # noqa: ASYNC110 - threads tell nobody of their end; it is a moment away
             await asyncio.sleep(0)
         return lives_there
 
@@ -155,17 +148,9 @@ class BlockingCache:
         """
         check_compute(compute)
         # With a soft timeout the caller must be free to go while the computation is under way.
-        call = _Call[T](self._home(), works=options.get("soft_timeout") is None)
+        call: Call[T] = Call(self._home(), lent=options.get("soft_timeout") is None)
 
-        async def computed() -> T | Computed[T]:
-            posted: Future[tuple[Any, Exception | None]] = Future()
-            call.post(partial(_work, posted, copy_context(), compute, key))
-            value, error = await asyncio.wrap_future(posted)
-            if error is not None:
-                raise error
-            made: T | Computed[T] = value
-            return made
-
+        computed = partial(call.work, compute, key)
         return call.result(lambda: self._cache.get_or_compute(key, computed, **options))
 
     def set_prompt(
@@ -237,37 +222,48 @@ class BlockingCache:
 
     def get_stats(self) -> CacheStats:
         """Return the figures of the cache."""
-        return self.run(partial(_awaitable, self._cache.get_stats))
+        return self._look(self._cache.get_stats)
 
     def explain(self, key: str) -> Explanation:
         """Return whether `key` is cached, since when and from which files; if not, what removed it."""
-        return self.run(partial(_awaitable, partial(self._cache.explain, key)))
+        return self._look(partial(self._cache.explain, key))
 
     def health(self) -> Health:
         """Return whether all parts of the cache do what they should."""
-        return self.run(partial(_awaitable, self._cache.health))
+        return self._look(self._cache.health)
 
     # Where they run.
 
     def run(self, verb: Callable[[], Awaitable[T]], *, starting: bool = False) -> T:
         """Run a verb of the cache on its event loop, and return what it returns."""
-        return _Call[T](self._home(starting=starting)).result(verb)
+        call: Call[T] = Call(self._home(starting=starting))
+        return call.result(verb)
+
+    def _look(self, ask: Callable[[], T]) -> T:
+        if self._cache._loop is None:
+            self._check_thread()
+            return ask()  # nobody uses the cache, so nothing moves
+
+        async def asked() -> T:
+            return ask()
+
+        return self.run(asked)
 
     def _home(self, *, starting: bool = False) -> asyncio.AbstractEventLoop:
         """Return the event loop of the cache; start one where there is none."""
         self._check_thread()
         cache = self._cache
         with self._lock:
-            loop = cache._loop
+            loop = None if cache._state == "closed" else cache._loop
             if loop is not None:
                 if loop.is_closed() or not loop.is_running():
-                    raise _gone(loop)
+                    raise gone(loop)
                 return loop
             if not starting and (cache._state == "closed" or (cache._state == "new" and cache._rules)):
                 which = "is closed" if cache._state == "closed" else "watches files and was not started"
                 raise CacheClosedError(f"the cache {cache.name!r} {which}; use it inside `with cache.blocking:`")
             if self._own is None:
-                self._own = _OwnLoop(self, cache.name)
+                self._own = OwnLoop(self, cache.name)
             return self._own.loop
 
     def _check_thread(self) -> None:
@@ -288,13 +284,14 @@ class BlockingCache:
     def after_fork(self) -> None:
         """Give up, in a child process, what stayed behind in its parent: threads, loops, and who held the lock."""
         self._lock = threading.Lock()
-        if self._own is not None or self._cache._loop is not None:
+        if self._own is not None:
+            self._own.finalizer.detach()
             self._own = None
-            self._forked = True
+        self._forked = self._forked or self._cache._loop is not None
 
 
 class BlockingFiles:
-    """`cache.files` for computations that run in a thread: what is read is recorded for the computation it is read in."""
+    """`cache.files` for threads: what is read is recorded for the computation that runs in the thread."""
 
     def __init__(self, blocking: BlockingCache) -> None:
         self._blocking = blocking
@@ -316,79 +313,13 @@ class BlockingFiles:
         self._blocking.run(partial(self._blocking._cache.files.depends_on, *paths))
 
 
-class _Call(Generic[T]):
-    """One call from a thread: its way to the event loop, and the work that comes back from there.
+_faces: Final["WeakSet[BlockingCache]"] = WeakSet()
 
-    `post`, `_begin`, `_leave` and `_perform` run on the loop; all else in the thread that calls.
-    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, works: bool = True) -> None:
-        self._loop = loop
-        self._works = works
-        self._inbox: SimpleQueue[_Work | None] = SimpleQueue()
-        self._task: asyncio.Task[None] | None = None
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._traceback: TracebackType | None = None
+def _after_fork() -> None:
+    for face in _faces:
+        face.after_fork()
 
-    def result(self, verb: Callable[[], Awaitable[T]]) -> T:
-        """Run `verb` on the loop; work for it meanwhile, and return what it returns."""
-        try:
-            self._loop.call_soon_threadsafe(self._begin, verb, copy_context())
-            while (work := self._next()) is not None:
-                work()
-        except BaseException:
-            # Interrupted, or the loop is gone. The call is given up; its work passes to a thread of its own.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._leave)
-            raise
-        if self._error is not None:
-            raise self._error.with_traceback(self._traceback)
-        value: T = self._value
-        return value
 
-    def _next(self) -> _Work | None:
-        looks = 0
-        while True:
-            try:
-                return self._inbox.get(timeout=_LOOK)
-            except Empty:
-                looks = 0 if self._loop.is_running() else looks + 1
-                if looks > 1 or self._loop.is_closed():
-                    raise _gone(self._loop) from None
-
-    def post(self, work: _Work) -> None:
-        """Let the calling thread do some work; a thread of its own, if the caller has been answered."""
-        if self._works:
-            self._inbox.put(work)
-        else:
-            threading.Thread(target=work, name="shared-prompt-cache-compute", daemon=True).start()
-
-    def _begin(self, verb: Callable[[], Awaitable[T]], context: Context) -> None:
-        self._task = self._loop.create_task(self._perform(verb), context=context)
-        # Not in the task: one that is cancelled before its first step runs nothing.
-        self._task.add_done_callback(lambda _: self._inbox.put(None))
-
-    async def _perform(self, verb: Callable[[], Awaitable[T]]) -> None:
-        self._error = _gone(self._loop)
-        try:
-            self._value = await verb()
-            self._error = None
-        except asyncio.CancelledError:
-            raise  # nobody but the end of the loop cancels this
-        except BaseException as error:
-            self._error, self._traceback = error, error.__traceback__
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            # From here on, without an await between: who computes for this caller finds it gone.
-            self._works = False
-
-    def _leave(self) -> None:
-        self._works = False
-        if self._task is not None:
-            self._task.cancel()
-        while not self._inbox.empty():
-            work = self._inbox.get_nowait()
-            if work is not None:
-                self.post(work)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -228,6 +228,8 @@ class Computations:
         self.sets += 1
         if self.failures:
             self.forget_failure(entry.key)
+        if self._proofs.lease is not None:
+            entry.deadline = min(entry.expires, self._clock.monotonic() + self._proofs.lease)
         if self._memory.put(entry):
             return True
         if entry.origin is not None:

@@ -138,7 +138,7 @@ class Invalidations:
         """Remove, or expire, the entry and the flight of one key; return whether there was an entry."""
         flight = self._flights.table.get(key)
         entry = self._memory.entries.get(key)
-        found = entry is not None and self._scopes.judge(entry) is not Verdict.FALLEN and self._now() < entry.deadline
+        found = entry is not None and self._scopes.judge(entry) is not Verdict.FALLEN and self._now() < entry.expires
         self._computations.forget_failure(key)
         if soft_at is not None:
             if flight is not None:

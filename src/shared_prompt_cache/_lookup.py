@@ -146,7 +146,7 @@ class Lookups:
                 continue
             if not holds:
                 self._memory.fall(entry)
-            elif self._now() >= entry.deadline:
+            elif self._now() >= entry.expires:
                 self._memory.expire(entry)
             else:
                 return entry
@@ -158,7 +158,7 @@ class Lookups:
             holds = await self._holds(entry, strict)
             if table.get(key) is not entry:
                 continue
-            if holds and (table is self._memory.shelf or self._now() < entry.deadline):
+            if holds and (table is self._memory.shelf or self._now() < entry.expires):
                 return entry
             if table is self._memory.shelf:
                 self._memory.unshelve(key)
@@ -168,12 +168,14 @@ class Lookups:
 
     async def _find_stale(self, call: Call) -> Entry | None:
         entry = await self._find_in(self._memory.shelf, call.key, call.strict)
-        return entry if entry is not None and self._now() < entry.deadline + call.stale_for else None
+        return entry if entry is not None and self._now() < entry.expires + call.stale_for else None
 
     async def _holds(self, entry: Entry, strict: bool) -> bool:  # noqa: FBT001
         """Return whether scopes and files of `entry` stand; True is true when this returns."""
         compared = False
+        proofs = self._proofs
         while True:
+            proofs.pulse()
             revision = self._scopes.revision
             if entry.checked != revision:
                 verdict = self._scopes.judge(entry)
@@ -185,12 +187,14 @@ class Lookups:
             origin = entry.origin
             if origin is None or not origin.dependencies:
                 entry.judged(revision)
-                return True
-            if compared or self._proofs.proved(origin, revision, strict=strict):
-                return True
-            if not await self._proofs.compare(origin):
-                return False
-            compared = True
+            elif not compared and not proofs.proved(origin, revision, strict=strict):
+                if not await proofs.compare(origin):
+                    return False
+                compared = True
+                continue
+            if proofs.lease is not None:
+                entry.deadline = min(entry.expires, self._now() + proofs.lease)
+            return True
 
     async def _still_holds(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001
         """Return whether a caller who arrives now may take the value of `flight`: nothing it read has changed."""
@@ -246,7 +250,7 @@ class Lookups:
     def _refresh(self, entry: Entry, call: Call) -> None:
         """Start a computation behind a hit, if the entry is old enough for it."""
         assert call.refresh_ahead is not None  # noqa: S101 - the caller looked
-        left = entry.deadline - self._now()
+        left = entry.expires - self._now()
         if (
             left < (1 - call.refresh_ahead) * entry.ttl
             and call.key not in self._flights.table

@@ -3,7 +3,7 @@
 Two rules:
 
 1. An entry never changes what it says: value, metadata, labels and origin are fixed when it is made. What moves is
-   what the cache has found out about it: the revision at which it was last judged, and its deadline.
+   what the cache has found out about it: the revision at which it was last judged, and its deadlines.
 2. A hit hands out the entry itself, so a hit allocates nothing. `CachedPrompt` is what callers may see of it.
 """
 
@@ -191,7 +191,8 @@ class Entry(CachedPrompt):
         pairs: The scopes it is in, with the numbers they had when its computation began.
         origin: What it was made from, None if from nothing but arguments.
         revision: The revision at which it was last judged; `UNJUDGED` if it depends on files.
-        deadline: When it expires, by the monotonic clock.
+        expires: When it expires, by the monotonic clock.
+        deadline: When a hit has to look closer: then, or earlier.
         ttl: Its time to live in seconds.
         size: What it counts for in bytes.
         before: The node before it in its bucket, None if it is in none.
@@ -205,6 +206,7 @@ class Entry(CachedPrompt):
         "after",
         "before",
         "deadline",
+        "expires",
         "labels",
         "origin",
         "pairs",
@@ -234,7 +236,7 @@ class Entry(CachedPrompt):
         self.pairs = pairs
         self.origin = origin
         self.ttl = ttl
-        self.deadline = clock.monotonic() + ttl if ttl != inf else inf
+        self.expires = self.deadline = clock.monotonic() + ttl if ttl != inf else inf
         self._created_at = clock.wall()
         self.size = size
         self.before: Any = None
@@ -262,6 +264,7 @@ class Entry(CachedPrompt):
 
     def soften(self, at: float) -> None:
         """Let it expire at `at`, unless it expires earlier."""
+        self.expires = min(self.expires, at)
         self.deadline = min(self.deadline, at)
 
     @property
@@ -313,7 +316,7 @@ class Entry(CachedPrompt):
     def expires_at(self) -> float:
         """When it expires."""
         clock = self.labels.clock
-        return clock.wall() + (self.deadline - clock.monotonic())
+        return clock.wall() + (self.expires - clock.monotonic())
 
     @property
     def age(self) -> float:
@@ -323,7 +326,7 @@ class Entry(CachedPrompt):
     @property
     def stale(self) -> bool:
         """Whether it has expired."""
-        return self.labels.clock.monotonic() >= self.deadline
+        return self.labels.clock.monotonic() >= self.expires
 
     @property
     def dependencies(self) -> tuple[str, ...]:

@@ -50,12 +50,16 @@ class Proofs:
         armed: The folders that are watched now.
         folders: The folders that dependencies want watched, with how many paths want each.
         wanted: Called when `folders` has grown, once somebody watches.
+        pulse: Called when a read looks closer: a watch notices there that the loop was held up and events may wait.
+        lease: For how many seconds a read may go by the entry alone until it has to look closer; None: for ever.
     """
 
     def __init__(self, scopes: Scopes) -> None:
         self.armed: frozenset[str] = frozenset()
         self.folders: dict[str, int] = {}
         self.wanted: Callable[[], None] = nobody
+        self.pulse: Callable[[], None] = nobody
+        self.lease: float | None = None
         self._scopes = scopes
         self._held: dict[str, _Held] = {}
         self._ways: dict[str, int] = {}  # every place on the way of a held path, with how many ways lead over it

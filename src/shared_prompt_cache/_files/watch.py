@@ -105,6 +105,7 @@ class FileWatch:
         self._task = loop.create_task(self._work(), name="shared-prompt-cache watch")
         self._last_tick = time.monotonic()
         self._timer = loop.call_later(_TICK, self._tick)
+        self.proofs.pulse, self.proofs.lease = self._pulse, _PAUSE
 
     async def _begin(self) -> None:
         """Look, arm, look again: until no new folder turns up between looking and arming."""
@@ -129,7 +130,8 @@ class FileWatch:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await watcher.aclose()
-        self.proofs.wanted = nobody
+        self.proofs.wanted = self.proofs.pulse = nobody
+        self.proofs.lease = None
         self.proofs.arm(())
 
     async def sync(self) -> None:
@@ -322,17 +324,20 @@ class FileWatch:
         return bool(new)
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = time.monotonic()
-        gap = now - self._last_tick - _TICK
-        self._last_tick = now
-        self._timer = loop.call_later(_TICK, self._tick)
-        if gap > _PAUSE:
-            self.pauses += 1
-            self.doubted(f"the loop did not run for {gap:.1f} s, events may have been lost")
+        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        self._pulse()
+        self._last_tick = time.monotonic()
         self._ticks += 1
         if self._ticks % 4 == 0:
             self._check_roots()
+
+    def _pulse(self) -> None:
+        """Notice a pause: the loop was held up, so events wait unseen, or were lost while the process was stopped."""
+        late = time.monotonic() - self._last_tick - _TICK
+        if late > _PAUSE:
+            self._last_tick = time.monotonic()
+            self.pauses += 1
+            self.doubted(f"the loop did not run for {late:.1f} s, events may have been lost")
 
     def _check_roots(self) -> None:
         for root, known in self._identities.items():
