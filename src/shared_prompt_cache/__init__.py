@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared_prompt_cache import keys
 from shared_prompt_cache._core.entry import CachedPrompt
-from shared_prompt_cache._core.options import Computed
+from shared_prompt_cache._options import Computed
 from shared_prompt_cache.cache import SharedPromptCache
 from shared_prompt_cache.clock import TTL, Clock
 from shared_prompt_cache.errors import (

@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from shared_prompt_cache._core.entry import Labels
-from shared_prompt_cache._core.options import Making, Paths, check_metadata, check_paths, check_ttl
 from shared_prompt_cache._files.recorder import Recorder
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._lock import Block
+from shared_prompt_cache._options import Making, Paths, check_metadata, check_paths, check_ttl
 from shared_prompt_cache.errors import CacheClosedError
 from shared_prompt_cache.events import ApiCall
 from shared_prompt_cache.keys import check_key

@@ -14,13 +14,13 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 from shared_prompt_cache._core.entry import CachedPrompt
-from shared_prompt_cache._core.options import Computed, Freshness, Paths, check_compute
 from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
 from shared_prompt_cache._crossing import Call, OwnLoop, gone
+from shared_prompt_cache._options import Computed, Freshness, Paths, check_compute
 from shared_prompt_cache.errors import CacheClosedError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -129,7 +129,13 @@ class BlockingCache:
         """Return the entry of `key`, or None; never waits for a computation."""
         return self.run(partial(self._cache.get_prompt, key, freshness=freshness))
 
-    def get_or_compute(self, key: str, compute: Callable[[], T | Computed[T]], **options: Unpack[ComputeOptions]) -> T:
+    @overload
+    def get_or_compute(self, key: str, compute: Callable[[], Computed[T]], **options: Unpack[ComputeOptions]) -> T: ...
+    @overload
+    def get_or_compute(
+        self, key: str, compute: Callable[[], T | Computed[T]], **options: Unpack[ComputeOptions]
+    ) -> T: ...
+    def get_or_compute(self, key: str, compute: Callable[[], Any], **options: Unpack[ComputeOptions]) -> Any:
         """Return the value of `key`, computed by `compute()` if need be, once for all threads and tasks that ask.
 
         `compute` runs in this thread; in one of the cache's if this caller may be answered before it is over (with a
@@ -148,7 +154,7 @@ class BlockingCache:
         """
         check_compute(compute)
         # With a soft timeout the caller must be free to go while the computation is under way.
-        call: Call[T] = Call(self._home(), lent=options.get("soft_timeout") is None)
+        call: Call[Any] = Call(self._home(), lent=options.get("soft_timeout") is None)
 
         computed = partial(call.work, compute, key)
         return call.result(lambda: self._cache.get_or_compute(key, computed, **options))

@@ -28,7 +28,9 @@ from typing import (
 )
 
 from shared_prompt_cache import keys
-from shared_prompt_cache._core.options import (
+from shared_prompt_cache._files.projects import check_project
+from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import (
     Computed,
     Freshness,
     Paths,
@@ -39,8 +41,6 @@ from shared_prompt_cache._core.options import (
     check_tags,
     check_ttl,
 )
-from shared_prompt_cache._files.projects import check_project
-from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import seconds
 from shared_prompt_cache.errors import CacheKeyError, ConfigError, ConfigTypeError
 from shared_prompt_cache.rules import normalise_agent
@@ -264,7 +264,7 @@ class Decorator:
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, Computed[T]]], /) -> CachedFunction[P, T]: ...
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> CachedFunction[P, T]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T | Computed[T]]], /) -> CachedFunction[P, T]: ...
     def __call__(self, function: Callable[..., Coroutine[Any, Any, Any]], /) -> CachedFunction[..., Any]:
         """Return the cached form of `function`.
 
@@ -281,29 +281,22 @@ class Decorator:
         return CachedFunction(self._cache, function, _Recipe(function, self._key, self._options))
 
 
-@overload
-def decorator(
-    cache: "SharedPromptCache", key: Callable[P, Coroutine[Any, Any, T]], options: Mapping[str, Any]
-) -> CachedFunction[P, T]: ...
-@overload
 def decorator(
     cache: "SharedPromptCache", key: str | Callable[..., str] | None, options: Mapping[str, Any]
-) -> Decorator: ...
-def decorator(cache: "SharedPromptCache", key: Any, options: Mapping[str, Any]) -> Decorator | CachedFunction[..., Any]:
-    """Return the decorator behind `cache.cached`, or the cached function where that was used without parentheses.
+) -> Decorator:
+    """Return the decorator behind `cache.cached`.
 
     Args:
         cache: Where results are kept.
         key: What keys begin with, in place of the function's name; or a callable of the function's arguments that
-            returns the whole key; None: the function's module and name. An async function is what is to be cached.
+            returns the whole key; None: the function's module and name.
         options: Those of `get_or_compute`, each a value or a callable of the function's arguments.
 
     Raises:
         ConfigError: If `key` or an option cannot be used; it names the option.
     """
     if _is_async(key):
-        cached: CachedFunction[..., Any] = Decorator(cache, None, Options(options))(key)
-        return cached
+        raise ConfigTypeError("cached() got an async function for a key; write `@cache.cached()`", field="key")
     if isinstance(key, str):
         keys.check_key(key)
     elif key is not None and not callable(key):

@@ -18,7 +18,6 @@ from typing import Any, Final
 from shared_prompt_cache._core.entry import Entry, Labels, freeze
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import ENTRY_OVERHEAD, Memory
-from shared_prompt_cache._core.options import Computed, Making, sync_compute
 from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._core.sizing import size_of
 from shared_prompt_cache._files.projects import Labelling
@@ -26,6 +25,7 @@ from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder, current
 from shared_prompt_cache._flights import Flight, Flights
 from shared_prompt_cache._logging import log
+from shared_prompt_cache._options import Computed, Making, sync_compute
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import ComputeCancelled, ComputeTimeout, ConfigTypeError
 from shared_prompt_cache.events import Invalidation

@@ -204,6 +204,7 @@ def _called(compute: Callable[[], Any]) -> Any:
 
 
 def gone(loop: asyncio.AbstractEventLoop) -> CacheClosedError:
+    """Return the error for those who need a loop that has stopped."""
     state = "has ended" if loop.is_closed() else "does not run any more"
     return CacheClosedError(
         f"the event loop of the cache {state}; close the cache before its loop ends, or make a new one"

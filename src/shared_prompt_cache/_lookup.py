@@ -16,7 +16,6 @@ from typing import Any, Final
 from shared_prompt_cache._computation import Computations
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.memory import Memory
-from shared_prompt_cache._core.options import Call
 from shared_prompt_cache._core.scopes import Scopes, Subject, Verdict
 from shared_prompt_cache._files.fingerprint import unchanged
 from shared_prompt_cache._files.projects import Labelling
@@ -24,6 +23,7 @@ from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
+from shared_prompt_cache._options import Call
 from shared_prompt_cache.clock import Clock
 
 _MOST_WARNED: Final = 1000

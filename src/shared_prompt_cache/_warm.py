@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from shared_prompt_cache._cached import CachedOptions, Options
-from shared_prompt_cache._core.options import check_compute, check_count, sync_compute
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import check_compute, check_count, sync_compute
 from shared_prompt_cache.errors import CacheKeyError, ConfigTypeError
 from shared_prompt_cache.keys import check_key
 

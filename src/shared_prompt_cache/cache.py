@@ -27,7 +27,16 @@ from shared_prompt_cache._core.entry import CachedPrompt, Entry
 from shared_prompt_cache._core.filing import Filing
 from shared_prompt_cache._core.history import FILE_CHANGED, History
 from shared_prompt_cache._core.memory import SLICE, Memory
-from shared_prompt_cache._core.options import (
+from shared_prompt_cache._core.scopes import Scopes
+from shared_prompt_cache._files.files import Files
+from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
+from shared_prompt_cache._files.proof import Proofs, absolute
+from shared_prompt_cache._files.recorder import ACTIVE
+from shared_prompt_cache._invalidation import Invalidations
+from shared_prompt_cache._lock import KeyLock, Locks
+from shared_prompt_cache._lookup import Lookups
+from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import (
     Call,
     Computed,
     Freshness,
@@ -41,18 +50,6 @@ from shared_prompt_cache._core.options import (
     check_paths,
     check_ttl,
 )
-from shared_prompt_cache._core.scopes import (
-    Scopes,
-    Verdict,
-)
-from shared_prompt_cache._files.files import Files
-from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
-from shared_prompt_cache._files.proof import Proofs, absolute
-from shared_prompt_cache._files.recorder import ACTIVE
-from shared_prompt_cache._invalidation import Invalidations
-from shared_prompt_cache._lock import KeyLock, Locks
-from shared_prompt_cache._lookup import Lookups
-from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import Clock, SystemClock, seconds
 from shared_prompt_cache.errors import CacheClosedError, ConfigTypeError, WrongLoopError
 from shared_prompt_cache.events import ApiCall, Invalidation, Removal, RemovalReason, ScopeKind
@@ -226,7 +223,7 @@ class SharedPromptCache:
 
     async def aclose(self) -> None:
         """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`."""
-        if self._state == "closed":
+        if self._state == "closed" or (self._blocking is not None and await self._blocking.released()):
             return
         if self._loop is not None:
             self._enter()
@@ -247,8 +244,6 @@ class SharedPromptCache:
             await watch.aclose()
         await self._proofs.aclose()
         await self.events.aclose()
-        if self._blocking is not None:
-            await self._blocking.released()
         self._loop = None
 
     @property
@@ -516,7 +511,7 @@ class SharedPromptCache:
 
         return await warm(self, keys, compute, concurrency=concurrency, on_progress=on_progress, **options)
 
-    def cached(self, key: Any = None, **options: Any) -> Decorator:
+    def cached(self, key: str | Callable[..., str] | None = None, **options: Any) -> Decorator:
         """Return a decorator that caches an async function by its arguments.
 
         Args:
@@ -580,9 +575,8 @@ class SharedPromptCache:
 
     def _note_removal(self, entry: Entry, reason: RemovalReason, told: Invalidation | None) -> None:
         if reason != "replaced":
-            why = told if told is not None or reason != "invalidated" else self._scopes.why(entry)
-            changed = reason == "invalidated" and why is None
-            self._history.note(entry.key, FILE_CHANGED if changed else reason, why, self._clock.wall())
+            changed = reason == "invalidated" and told is None
+            self._history.note(entry.key, FILE_CHANGED if changed else reason, told, self._clock.wall())
         if self.events.wants_removals:
             self.events.publish(Removal(key=entry.key, reason=reason))
 
@@ -609,59 +603,29 @@ class SharedPromptCache:
     async def evict_oldest(self, count: int = 1) -> int:
         """Evict up to `count` entries, the least recently used first; return how many went."""
         self._enter()
-        wanted = check_count(count, "count", least=0)
-        gone = 0
+        wanted, gone = check_count(count, "count", least=0), 0
         while gone < wanted and (went := self._memory.evict(wanted - gone)):
             gone += went
-            if gone < wanted:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
         return gone
 
     def get_stats(self) -> CacheStats:
         """Return the figures of the cache."""
-        from shared_prompt_cache._core.stats import CacheStats, ratio  # noqa: PLC0415 - loaded when used
+        from shared_prompt_cache._report import stats  # noqa: PLC0415 - loaded when used
 
-        lookups, hits = self._lookups, self._hits + self._lookups.hits
-        memory, computations = self._memory, self._computations
-        return CacheStats(
-            hit_rate=ratio(hits, hits + lookups.misses),
-            miss_rate=ratio(lookups.misses, hits + lookups.misses),
-            eviction_rate=ratio(memory.evictions, computations.sets),
-            memory_usage_mb=memory.bytes / (1024 * 1024),
-            entry_count=len(memory),
-            eviction_count=memory.evictions,
-            hits=hits,
-            misses=lookups.misses,
-            sets=computations.sets,
-            computations=computations.begun,
-            shared_computations=lookups.shared,
-            stale_served=lookups.stale_served,
-            expirations=memory.expirations,
-            dropped_values=computations.refused,
-            invalidations=dict(self._invalidations.counts),
-            watcher={} if self._watch is None else self._watch.figures,
-        )
+        return stats(self)
 
     def explain(self, key: str) -> Explanation:
         """Return whether `key` is cached, since when and from which files; if not, what removed it."""
-        from shared_prompt_cache._core.stats import explain_entry  # noqa: PLC0415 - loaded when used
+        from shared_prompt_cache._report import explain  # noqa: PLC0415 - loaded when used
 
-        check_key(key)
-        entry = self._get(key) or self._memory.shelf.get(key)
-        if entry is not None and self._scopes.judge(entry) is Verdict.FALLEN:
-            self._history.note(key, "invalidated", self._scopes.why(entry), self._clock.wall())
-            entry = None
-        return explain_entry(key, entry, key in self._flights.table, self._history)
+        return explain(self, check_key(key))
 
     def health(self) -> Health:
         """Return whether all parts of the cache do what they should."""
-        from shared_prompt_cache._core.stats import Health, PartHealth  # noqa: PLC0415 - loaded when used
+        from shared_prompt_cache._report import health  # noqa: PLC0415 - loaded when used
 
-        parts = {"memory": PartHealth(status="ok")}
-        if self._watch is not None:
-            parts |= self._watch.health()
-        degraded = any(part.status == "degraded" for part in parts.values())
-        return Health(status="degraded" if degraded else "ok", parts=parts, unwatched=self._proofs.unwatched)
+        return health(self)
 
 
 def _checked_rules(watch: Iterable[WatchRule]) -> tuple[WatchRule, ...]:

@@ -23,8 +23,9 @@ from shared_prompt_cache._core.policies import POLICIES
 from shared_prompt_cache._core.scopes import Condition, ScopeId, Scopes, Sweep, Verdict
 from shared_prompt_cache.events import Invalidation, RemovalReason
 
-SLICE: Final = 256
-_AT_ONCE: Final = 1024
+SLICE: Final = 128
+_AT_ONCE: Final = 512
+_MARK_SLICE: Final = 1024  # to count is less work than to reclaim
 _DEAD: Final = -inf  # the deadline of an entry that has been counted as dropped
 ENTRY_OVERHEAD: Final = 320
 """What an entry counts for in bytes beside its key, value and metadata."""
@@ -229,8 +230,9 @@ class Memory:
             return
         if condition is not None and condition.heads is not None:
             if not sweep.soft:
-                self._jobs.append(_Job(sweep, self._index.walk(condition.heads), marks=True))
-            self._jobs.append(_Job(sweep, self._index.walk(condition.heads), marks=False))
+                mark = self._marker(sweep, condition)
+                self._jobs.append(_Job(sweep, self._index.walk(condition.heads), mark, last=False))
+            self._jobs.append(_Job(sweep, self._index.walk(condition.heads), self._bury(sweep), last=True))
         else:
             sweep.counted = True
         if live:
@@ -239,9 +241,8 @@ class Memory:
             self._sweeps.remove(sweep)
 
     def fall(self, entry: Entry) -> None:
-        """Take out an entry of the table that has been judged fallen."""
-        self._credit(entry)
-        self.remove(entry, "invalidated")
+        """Take out an entry of the table that has been judged fallen, or whose files changed."""
+        self.remove(entry, "invalidated", self._credit(entry))
 
     def expire(self, entry: Entry) -> None:
         """Put `entry`, which has expired, on the shelf."""
@@ -252,34 +253,51 @@ class Memory:
         self.shelf[entry.key] = entry
         self._removed(entry, "expired", None)
 
-    def _credit(self, entry: Entry) -> None:
-        """Count `entry`, which goes, for the first invalidation that took it."""
-        if entry.deadline == _DEAD:
-            self._dying -= 1
-            return
+    def _credit(self, entry: Entry) -> Invalidation | None:
+        """Count `entry`, which goes, for the first invalidation that took it; return what is told of that."""
+        counted = entry.deadline == _DEAD
+        self._dying -= counted
         for sweep in self._sweeps:
             if entry.checked < sweep.revision and sweep.took(entry):
-                if not sweep.by_number or not sweep.numbered(entry):
+                if counted:
+                    pass
+                elif not sweep.by_number or not sweep.numbered(entry):
                     sweep.dropped += 1
                 elif not sweep.soft:
                     self._dying -= 1
-                return
+                return sweep.told
+        return None
 
-    def _mark(self, entry: Entry, sweep: Sweep) -> None:
-        """Count `entry` for `sweep` if its condition takes it, and leave it to be reclaimed later."""
-        condition = sweep.condition
-        if (
-            condition is not None
-            and entry.checked < sweep.revision
-            and entry.deadline != _DEAD
-            and condition.matches(entry)
-            and self.entries.get(entry.key) is entry
-            and all(scope.number == number for scope, number in entry.pairs)
-        ):
-            self._uncount(entry)
-            entry.deadline = _DEAD
-            sweep.dropped += 1
-            self._dying += 1
+    def _marker(self, sweep: Sweep, condition: Condition) -> Callable[[Entry], None]:
+        """Return a visit that counts what a condition takes, and leaves it to be reclaimed later."""
+        matches, revision, get = condition.matches, sweep.revision, self.entries.get
+
+        def mark(entry: Entry) -> None:
+            if not matches(entry) or entry.deadline == _DEAD or entry.checked >= revision:
+                return
+            for scope, number in entry.pairs:
+                if scope.number != number:
+                    return  # counted by an earlier invalidation
+            if get(entry.key) is entry:
+                for scope, _ in entry.pairs:
+                    scope.live -= 1
+                entry.deadline = _DEAD
+                sweep.dropped += 1
+                self._dying += 1
+
+        return mark
+
+    def _bury(self, sweep: Sweep) -> Callable[[Entry], None]:
+        """Return a visit that reclaims what has been counted for `sweep`."""
+
+        def bury(entry: Entry) -> None:
+            if entry.deadline == _DEAD and sweep.took(entry):
+                self._dying -= 1
+                self.remove(entry, "invalidated", sweep.told)
+            else:
+                self._visit(entry)
+
+        return bury
 
     def _visit(self, entry: Entry) -> None:
         """Reclaim `entry` if an invalidation took it."""
@@ -309,8 +327,7 @@ class Memory:
         """Do a slice of what is left to do; return whether more is left."""
         if self._jobs:
             job = self._jobs[0]
-            visit = (lambda entry: self._mark(entry, job.sweep)) if job.marks else self._visit
-            if not job.walk.step(visit, SLICE):
+            if not job.walk.step(job.visit, SLICE if job.last else _MARK_SLICE):
                 self._jobs.popleft()
                 self._job_done(job)
         elif self._full is not None or self._full_wanted:
@@ -325,7 +342,7 @@ class Memory:
 
     def _job_done(self, job: _Job) -> None:
         job.sweep.counted = True
-        if not job.marks:
+        if job.last:
             if job.sweep.condition is not None:
                 self._scopes.swept(job.sweep.condition)
             if not self._full_wanted and self._full is None and job.sweep in self._sweeps:
@@ -353,12 +370,14 @@ class _Job:
     Attributes:
         sweep: The invalidation.
         walk: The walk.
-        marks: Whether to count only; what is counted is reclaimed by a second walk.
+        visit: What is done with each entry.
+        last: Whether nothing is left to reclaim by the condition when the walk is done.
     """
 
-    __slots__ = ("marks", "sweep", "walk")
+    __slots__ = ("last", "sweep", "visit", "walk")
 
-    def __init__(self, sweep: Sweep, walk: Walk, *, marks: bool) -> None:
+    def __init__(self, sweep: Sweep, walk: Walk, visit: Callable[[Entry], None], *, last: bool) -> None:
         self.sweep = sweep
         self.walk = walk
-        self.marks = marks
+        self.visit = visit
+        self.last = last

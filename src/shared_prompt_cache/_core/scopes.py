@@ -103,10 +103,21 @@ def glob_condition(pattern: str) -> Condition:
     """Select what has, or was made from, a key that matches `pattern`."""
     match = glob_matcher(pattern)
 
-    def matches(subject: Subject) -> bool:
-        return bool(match(subject.key)) or any(match(key) for key, _ in subject.consumed)
+    prefix = literal_prefix(pattern)
+    if pattern == prefix + "*":
+        match = _starts_with(prefix)
 
-    return Condition(matches, heads_of_prefix(literal_prefix(pattern)))
+    def matches(subject: Subject) -> bool:
+        if match(subject.key):
+            return True
+        consumed = subject.consumed
+        return bool(consumed) and any(match(key) for key, _ in consumed)
+
+    return Condition(matches, heads_of_prefix(prefix))
+
+
+def _starts_with(prefix: str) -> Callable[[str], object]:
+    return lambda key: key.startswith(prefix)
 
 
 def shapes_condition(agent: str, projects: Collection[str] | None) -> Condition:
@@ -200,16 +211,26 @@ class Sweep:
         revision: When it was applied.
         scopes: The scopes that got a new number.
         condition: What it selects besides.
+        told: What explanations say of it.
         soft: Whether it expires instead of removing.
         dropped: How many entries it took, as far as counted.
         by_number: Whether what its scopes took was counted when it was applied, by the figures of the scopes.
         counted: Whether `dropped` is final.
     """
 
-    __slots__ = ("by_number", "condition", "counted", "dropped", "revision", "scopes", "soft")
+    __slots__ = ("by_number", "condition", "counted", "dropped", "revision", "scopes", "soft", "told")
 
-    def __init__(self, revision: int, scopes: frozenset[Scope], condition: Condition | None, *, soft: bool) -> None:
+    def __init__(
+        self,
+        revision: int,
+        scopes: frozenset[Scope],
+        condition: Condition | None,
+        told: Invalidation | None,
+        *,
+        soft: bool,
+    ) -> None:
         self.revision = revision
+        self.told = told
         self.scopes = scopes
         self.condition = condition
         self.soft = soft
@@ -326,7 +347,7 @@ class Scopes:
                 self._remembered.append((revision, condition))
         if len(self._remembered) > _MOST_REMEMBERED:
             self._forget()
-        return Sweep(revision, frozenset(scopes), condition, soft=soft_at is not None)
+        return Sweep(revision, frozenset(scopes), condition, told, soft=soft_at is not None)
 
     def swept(self, condition: Condition) -> None:
         """Note that no entry is left which `condition` could still take."""

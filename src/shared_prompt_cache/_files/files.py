@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from shared_prompt_cache._core.options import check_paths
 from shared_prompt_cache._files.proof import Proofs, absolute
 from shared_prompt_cache._files.reading import glob, read_file
 from shared_prompt_cache._files.recorder import current
 from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import check_paths
 from shared_prompt_cache.errors import ConfigTypeError
 
 if TYPE_CHECKING:

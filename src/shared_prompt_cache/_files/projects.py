@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared_prompt_cache._core.entry import Labels
 from shared_prompt_cache._core.filing import Filing, entry_names, target_names
-from shared_prompt_cache._core.options import check_tags
 from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import check_tags
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 
 if TYPE_CHECKING:
