@@ -13,6 +13,7 @@ from contracts.watcher import WatcherContract, running, threads, until
 from shared_prompt_cache._files.watchers import _native, _watchfiles
 from shared_prompt_cache._files.watchers._watchfiles import WatchfilesWatcher
 from shared_prompt_cache._files.watchers._worker import hand_over, in_slices
+from shared_prompt_cache.testing import wait_until
 
 NOT_UTF8 = os.fsdecode(b"\xff\xfe")
 
@@ -33,27 +34,34 @@ def make_folders(root, count):
     return [str(folder) for folder in folders]
 
 
-def native_watchers():
+async def native_watchers():
     """How many inotify descriptors this process has."""
-    return len(_native._inotify_descriptors())
+    return len(await asyncio.to_thread(_native._inotify_descriptors))
+
+
+async def until_native_watchers(count):
+    async def are_that_many():
+        return await native_watchers() == count
+
+    await wait_until(are_that_many)
 
 
 async def test_in_the_steady_state_there_is_one_native_watcher_and_one_thread(watcher, tmp_path):
-    at_first = native_watchers()
+    at_first = await native_watchers()
     folders = make_folders(tmp_path, 5)
     async with running(watcher) as sink:
         for count in range(1, 6):
             await watcher.watch(set(folders[:count]))
         assert len(watcher._natives) == 2
         await until(lambda: len(threads()) == 1)
-        await until(lambda: native_watchers() == at_first + 1)
+        await until_native_watchers(at_first + 1)
         assert watcher.watched == 5
         assert sink.paths == []
         files = [Path(folder, "a.md") for folder in folders]
         for file in files:
             file.touch()
         await sink.until_told(*files)
-    await until(lambda: native_watchers() == at_first)
+    await until_native_watchers(at_first)
 
 
 async def test_a_large_second_native_watcher_is_merged_at_once(watcher, tmp_path, monkeypatch):
@@ -82,12 +90,12 @@ async def test_folders_that_are_no_longer_wanted_go_with_the_next_merge(watcher,
 
 async def test_many_additions_in_a_row_do_not_pile_up_native_watchers(watcher, tmp_path, monkeypatch):
     monkeypatch.setattr(_watchfiles, "_CROWD", 2)
-    at_first = native_watchers()
+    at_first = await native_watchers()
     folders, most = make_folders(tmp_path, 12), 0
     async with running(watcher):
         for count in range(1, 13):
             await watcher.watch(set(folders[:count]))
-            most = max(most, native_watchers() - at_first)
+            most = max(most, await native_watchers() - at_first)
     assert most <= 6
 
 

@@ -49,10 +49,6 @@ class Baseline:
         self._leads: dict[str, frozenset[str]] = {}  # where the symlinks and imports of a file lead
         self._roots = [root for rule in table.rules for root in import_roots(rule.project_root or rule.root)]
 
-    def knows(self, path: str) -> bool:
-        """Return whether a change at `path` can be a change of a file that rules match."""
-        return path in self.files or path in self.links or bool(self._table.match(path))
-
     def compare(self, paths: Collection[str] | None, *, initial: bool = False) -> Compared:
         """Look at files and take what is there for the new state.
 

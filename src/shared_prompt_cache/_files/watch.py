@@ -32,8 +32,12 @@ Select = Callable[[Target], tuple[Iterable[ScopeId], Condition | None]]
 Raise = Callable[[Sequence[tuple[Target, Cause]]], None]
 _KINDS: Final[tuple[ChangeKind, ...]] = ("added", "modified", "deleted")
 _TICK: Final = 0.25
+_TICKS_A_LOOK: Final = 4
+"""How often the roots are looked at: each second."""
 _PAUSE: Final = 0.25
 _BURST: Final = 4
+_STORM: Final = 128
+"""With more new paths at once it is less work to look everywhere than to ask the rules about each, on the loop."""
 _QUIET: Final = 0.01
 _LONGEST_BURST: Final = 0.1
 
@@ -76,9 +80,12 @@ class FileWatch:
         self._wall = wall
         self._rule_folders: frozenset[str] = frozenset()
         self._spellings: dict[str, tuple[str, ...]] = {}
+        self._rule_places: frozenset[str] = frozenset()  # those, the roots and all above them
         self._dirty: set[str] = set()
+        self._suspects: set[str] = set()  # what no rule matches; it may be a folder with files that rules match
         self._walk = False  # everything has to be compared
         self._rearm = False
+        self._look_at_roots = False
         self._doubt: Doubt | None = None
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Event] = []  # who waits for a comparison that begins from now on
@@ -109,7 +116,7 @@ class FileWatch:
 
     async def _begin(self) -> None:
         """Look, arm, look again: until no new folder turns up between looking and arming."""
-        self._identities = {root: _identity(root) for root in self._table.roots}
+        self._identities = await self.proofs.in_thread(_identities, self._table.roots)
         while True:
             compared = await self.proofs.in_thread(self._baseline.compare, None, initial=True)
             self._note(compared)
@@ -151,11 +158,18 @@ class FileWatch:
         self.events += len(paths)
         spelled = self._spell(paths)
         self.proofs.mark(spelled)
-        files = [path for path in spelled if self._baseline.knows(path)]
-        if any(self._leads_to_rules(path) for path in spelled if path not in self._baseline.files):
+        known, links = self._baseline.files, self._baseline.links
+        others = [path for path in spelled if path not in known and path not in links]
+        if len(others) > _STORM or not self._rule_places.isdisjoint(others):
             self._look_everywhere()
-        elif files:
+            return
+        new = {path for path in others if self._table.match(path)}
+        files = [path for path in spelled if path in known or path in links or path in new]
+        if files:
             self._question(files)
+        if len(others) > len(new):
+            self._suspects.update(path for path in others if path not in new)
+            self._wake.set()
 
     def doubted(self, reason: str) -> None:
         """Take everything for changed until it has been compared."""
@@ -186,16 +200,13 @@ class FileWatch:
             found.extend(f"{other}{os.sep}{name}" for other in self._spellings.get(folder, ()))
         return found
 
-    def _leads_to_rules(self, path: str) -> bool:
-        """Return whether `path` may be a folder with files that rules match, or above one."""
-        for root in self._table.roots:
-            if path == root or root.startswith(path + os.sep):
-                return True
-            if path.startswith(root + os.sep):
-                relative = path[len(root) + 1 :]
-                if self._table.visits(root, relative) and (path in self._rule_folders or Path(path).is_dir()):
-                    return True
-        return False
+    def _leads_to_rules(self, paths: Collection[str]) -> bool:
+        """Return whether one of `paths` is a folder that files which rules match may lie in, or below."""
+        return any(
+            path.startswith(root + os.sep) and self._table.visits(root, path[len(root) + 1 :]) and os.path.isdir(path)
+            for path in paths
+            for root in self._table.roots
+        )
 
     def _question(self, files: list[str]) -> None:
         self._dirty.update(files)
@@ -238,6 +249,10 @@ class FileWatch:
             try:
                 if self._dirty or self._walk:
                     await self._compare()
+                if self._suspects:
+                    await self._sift()
+                if self._look_at_roots:
+                    await self._compare_roots()
                 if self._rearm:
                     self._rearm = False
                     await self._arm()
@@ -269,6 +284,12 @@ class FileWatch:
             self._rearm = True
             self._wake.set()
 
+    async def _sift(self) -> None:
+        """Look everywhere if something that no rule matches is a folder with files that rules match."""
+        suspects, self._suspects = self._suspects, set()
+        if await self.proofs.in_thread(self._leads_to_rules, suspects):
+            self._look_everywhere()
+
     async def _gather_burst(self) -> None:
         """When many files change at once, wait until no more do, so that they become one batch."""
         waited = 0.0
@@ -297,6 +318,8 @@ class FileWatch:
     def _note(self, compared: Compared) -> None:
         if compared.folders is not None:
             self._rule_folders = compared.folders
+            above = (place for root in self._table.roots for place in (root, *parents(root)))
+            self._rule_places = compared.folders.union(above)
             self._walk_troubles = dict(compared.troubles)
 
     # Arming.
@@ -310,7 +333,9 @@ class FileWatch:
         if self._watcher is None:
             return False
         wanted = set(self._rule_folders)
-        wanted.update(_nearest(root) for root in self._table.roots if root not in self._rule_folders)
+        absent = [root for root in self._table.roots if root not in self._rule_folders]
+        if absent:
+            wanted |= await self.proofs.in_thread(_nearest, absent)
         if self._follow:
             wanted.update(self.proofs.folders)
         before = self.proofs.armed
@@ -328,8 +353,9 @@ class FileWatch:
         self._pulse()
         self._last_tick = time.monotonic()
         self._ticks += 1
-        if self._ticks % 4 == 0:
-            self._check_roots()
+        if self._ticks % _TICKS_A_LOOK == 0:
+            self._look_at_roots = True
+            self._wake.set()
 
     def _pulse(self) -> None:
         """Notice a pause: the loop was held up, so events wait unseen, or were lost while the process was stopped."""
@@ -339,14 +365,15 @@ class FileWatch:
             self.pauses += 1
             self.doubted(f"the loop did not run for {late:.1f} s, events may have been lost")
 
-    def _check_roots(self) -> None:
-        for root, known in self._identities.items():
-            found = _identity(root)
-            if found != known:
-                self._identities[root] = found
-                self.proofs.doubt_all()
-                self._look_everywhere()
-                self._want()
+    async def _compare_roots(self) -> None:
+        """Notice that a root has become another folder; of some of that no event tells."""
+        self._look_at_roots = False
+        found = await self.proofs.in_thread(_identities, self._table.roots)
+        if found != self._identities:
+            self._identities = found
+            self.proofs.doubt_all()
+            self._look_everywhere()
+            self._want()
 
     # What it tells of itself.
 
@@ -388,9 +415,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino)
 
 
-def _nearest(path: str) -> str:
-    """Return the nearest folder on the way to `path` that exists."""
-    return next((parent for parent in (path, *parents(path)) if Path(parent).is_dir()), os.sep)
+def _identities(paths: Collection[str]) -> dict[str, tuple[int, int] | None]:
+    return {path: _identity(path) for path in paths}
+
+
+def _nearest(paths: Collection[str]) -> set[str]:
+    """Return, for each path, the nearest folder on the way to it that exists."""
+    return {next((place for place in (path, *parents(path)) if os.path.isdir(place)), os.sep) for path in paths}
 
 
 def _spellings(folders: Collection[str]) -> dict[str, tuple[str, ...]]:
