@@ -29,8 +29,9 @@ from shared_prompt_cache._core.history import FILE_CHANGED, History
 from shared_prompt_cache._core.memory import SLICE, Memory
 from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.files import Files
+from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
-from shared_prompt_cache._files.proof import Proofs, absolute
+from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE
 from shared_prompt_cache._invalidation import Invalidations
 from shared_prompt_cache._lock import KeyLock, Locks

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from shared_prompt_cache._files.proof import Proofs, absolute
+from shared_prompt_cache._files.places import absolute
+from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.reading import glob, read_file
 from shared_prompt_cache._files.recorder import current
 from shared_prompt_cache._naming import shown

@@ -227,6 +227,15 @@ def walk(table: RuleTable, root: str, *, limit: int = MAX_FOLDERS, size: int = 2
         yield last
 
 
+def lead_to_files(table: RuleTable, paths: Iterable[str]) -> bool:
+    """Return whether one of `paths` is a folder in or below which there may be files that rules name."""
+    return any(
+        (folder := _below(path, root)) is not None and table.visits(root, folder) and os.path.isdir(path)
+        for path in paths
+        for root in table.roots
+    )
+
+
 class _Walk:
     """The state of one walk: what waits, and what was found since the last slice."""
 

@@ -1,9 +1,12 @@
-"""Where a path leads: every place that its resolution touches, and the folders in which a change would be seen."""
+"""Paths, and where they lead: every place that the resolution touches, and the folders in which a change is seen."""
 
 import os
 import stat
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
+Identity = tuple[int, int]
+"""Device and inode."""
 _MOST_LINKS: Final = 40
 
 
@@ -52,3 +55,46 @@ def way(path: str) -> Way:
     # The root of the file system is never replaced, and its other children are nobody's concern.
     folders.pop(os.sep, None)
     return Way(tuple(places), tuple(folders))
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is recorded: absolute, without `..`; relative ones resolve now."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def parents(path: str) -> Iterable[str]:
+    """Return the folders above a path, the nearest first."""
+    while (parent := os.path.dirname(path)) != path:
+        yield parent
+        path = parent
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def identities(paths: Collection[str]) -> dict[str, Identity | None]:
+    """Return what tells each folder from another of its name, None where there is none."""
+    return {path: _identity(path) for path in paths}
+
+
+def nearest(paths: Collection[str]) -> set[str]:
+    """Return, for each path, the nearest folder on the way to it that exists."""
+    return {next((place for place in (path, *parents(path)) if os.path.isdir(place)), os.sep) for path in paths}
+
+
+def spellings(folders: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return, for each folder that others of these are the same as, those others."""
+    same: dict[Identity | None, list[str]] = {}
+    for folder in folders:
+        same.setdefault(_identity(folder), []).append(folder)
+    return {
+        folder: tuple(other for other in group if other != folder)
+        for identity, group in same.items()
+        if identity is not None and len(group) > 1
+        for folder in group
+    }

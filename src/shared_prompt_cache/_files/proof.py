@@ -23,13 +23,14 @@ from typing import Any, Final, TypeVar
 from shared_prompt_cache._core.entry import UNJUDGED, Origin
 from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.fingerprint import Dependency, unchanged
-from shared_prompt_cache._files.places import Way
+from shared_prompt_cache._files.places import Way, absolute
 from shared_prompt_cache._files.reading import compare, declared
 from shared_prompt_cache._files.recorder import Recorder
 
 T = TypeVar("T")
 _MOST_ON_LOOP: Final = 64
 _MOST_MARKS: Final = 10_000
+_MOMENT: Final = 0.001
 
 
 class _Held:
@@ -248,33 +249,15 @@ class Proofs:
         executor, self._executor = self._executor, None
         if executor is None:
             return
-        loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
-
-        def end() -> None:
-            executor.shutdown(wait=True, cancel_futures=True)
-            loop.call_soon_threadsafe(gone.set)
-
-        thread = Thread(target=end, daemon=True)
+        # A thread of its own waits for the others: `shutdown` blocks, and the loop's own threads outlive the cache.
+        thread = Thread(target=executor.shutdown, kwargs={"wait": True, "cancel_futures": True}, daemon=True)
         thread.start()
-        await gone.wait()
-        thread.join()
+        while thread.is_alive():  # noqa: ASYNC110 - threads tell nobody of their end
+            await asyncio.sleep(_MOMENT)
 
 
 def nobody() -> None:
     """Nobody watches."""
-
-
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return a path as it is recorded: absolute, without `..`; relative ones resolve now."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def parents(path: str) -> Iterable[str]:
-    """Return the folders above a path, the nearest first."""
-    while (parent := os.path.dirname(path)) != path:
-        yield parent
-        path = parent
 
 
 def _on_loop(dependencies: tuple[Dependency, ...]) -> bool:

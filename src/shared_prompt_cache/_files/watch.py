@@ -20,8 +20,9 @@ from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._core.scopes import ALL, Condition, Doubt, ScopeId, Scopes
 from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.baseline import Baseline, Compared
-from shared_prompt_cache._files.matching import RuleTable
-from shared_prompt_cache._files.proof import Proofs, nobody, parents
+from shared_prompt_cache._files.matching import RuleTable, lead_to_files
+from shared_prompt_cache._files.places import Identity, identities, nearest, parents, spellings
+from shared_prompt_cache._files.proof import Proofs, nobody
 from shared_prompt_cache._files.watchers import Watcher
 from shared_prompt_cache._files.watchers.choice import choose
 from shared_prompt_cache._logging import log
@@ -93,7 +94,7 @@ class FileWatch:
         self._timer: asyncio.TimerHandle | None = None
         self._last_tick = 0.0
         self._ticks = 0
-        self._identities: dict[str, tuple[int, int] | None] = {}
+        self._identities: dict[str, Identity | None] = {}
         self._troubles: dict[str, PartHealth] = {}
         self._walk_troubles: dict[str, str] = {}
         self.events = self.batches = self.pauses = 0
@@ -116,7 +117,7 @@ class FileWatch:
 
     async def _begin(self) -> None:
         """Look, arm, look again: until no new folder turns up between looking and arming."""
-        self._identities = await self.proofs.in_thread(_identities, self._table.roots)
+        self._identities = await self.proofs.in_thread(identities, self._table.roots)
         while True:
             compared = await self.proofs.in_thread(self._baseline.compare, None, initial=True)
             self._note(compared)
@@ -200,14 +201,6 @@ class FileWatch:
             found.extend(f"{other}{os.sep}{name}" for other in self._spellings.get(folder, ()))
         return found
 
-    def _leads_to_rules(self, paths: Collection[str]) -> bool:
-        """Return whether one of `paths` is a folder that files which rules match may lie in, or below."""
-        return any(
-            path.startswith(root + os.sep) and self._table.visits(root, path[len(root) + 1 :]) and os.path.isdir(path)
-            for path in paths
-            for root in self._table.roots
-        )
-
     def _question(self, files: list[str]) -> None:
         self._dirty.update(files)
         ids: set[ScopeId] = set()
@@ -287,7 +280,7 @@ class FileWatch:
     async def _sift(self) -> None:
         """Look everywhere if something that no rule matches is a folder with files that rules match."""
         suspects, self._suspects = self._suspects, set()
-        if await self.proofs.in_thread(self._leads_to_rules, suspects):
+        if await self.proofs.in_thread(lead_to_files, self._table, suspects):
             self._look_everywhere()
 
     async def _gather_burst(self) -> None:
@@ -335,12 +328,12 @@ class FileWatch:
         wanted = set(self._rule_folders)
         absent = [root for root in self._table.roots if root not in self._rule_folders]
         if absent:
-            wanted |= await self.proofs.in_thread(_nearest, absent)
+            wanted |= await self.proofs.in_thread(nearest, absent)
         if self._follow:
             wanted.update(self.proofs.folders)
         before = self.proofs.armed
         armed = await self._watcher.watch(frozenset(wanted))
-        self._spellings = await self.proofs.in_thread(_spellings, armed)
+        self._spellings = await self.proofs.in_thread(spellings, armed)
         self.proofs.arm(armed)
         new = (armed - before) & self._rule_folders
         if new and self._task is not None:
@@ -368,7 +361,7 @@ class FileWatch:
     async def _compare_roots(self) -> None:
         """Notice that a root has become another folder; of some of that no event tells."""
         self._look_at_roots = False
-        found = await self.proofs.in_thread(_identities, self._table.roots)
+        found = await self.proofs.in_thread(identities, self._table.roots)
         if found != self._identities:
             self._identities = found
             self.proofs.doubt_all()
@@ -405,33 +398,3 @@ class FileWatch:
             "batches": self.batches,
             "pauses": self.pauses,
         }
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino)
-
-
-def _identities(paths: Collection[str]) -> dict[str, tuple[int, int] | None]:
-    return {path: _identity(path) for path in paths}
-
-
-def _nearest(paths: Collection[str]) -> set[str]:
-    """Return, for each path, the nearest folder on the way to it that exists."""
-    return {next((place for place in (path, *parents(path)) if os.path.isdir(place)), os.sep) for path in paths}
-
-
-def _spellings(folders: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Return, for each folder that others of these are the same as, those others."""
-    same: dict[tuple[int, int] | None, list[str]] = {}
-    for folder in folders:
-        same.setdefault(_identity(folder), []).append(folder)
-    return {
-        folder: tuple(other for other in group if other != folder)
-        for identity, group in same.items()
-        if identity is not None and len(group) > 1
-        for folder in group
-    }
