@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Generator, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from datetime import timedelta
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,7 +18,7 @@ from shared_prompt_cache._core.entry import Labels
 from shared_prompt_cache._files.recorder import Recorder
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._lock import Block
-from shared_prompt_cache._options import Making, Paths, check_metadata, check_paths, check_ttl
+from shared_prompt_cache._options import Making, Paths, Span, check_metadata
 from shared_prompt_cache.errors import CacheClosedError
 from shared_prompt_cache.events import ApiCall
 from shared_prompt_cache.keys import check_key
@@ -72,7 +71,7 @@ class Batch:
         key: str,
         prompt: Any,
         metadata: Mapping[str, Any] | None = None,
-        ttl: float | timedelta | None = None,
+        ttl: Span = None,
         *,
         agent: str | None = None,
         project: str | PathLike[str] | None = None,
@@ -82,7 +81,7 @@ class Batch:
         """Store a value when the block ends; arguments as for the verb of the cache. Need not be awaited."""
         cache = self._cache
         labels = cache._labelling.labels(agent, project, tags, check_metadata(metadata))
-        making = Making(cache._ttl if ttl is None else check_ttl(ttl), metadata, check_paths(depends_on))
+        making = Making(cache._ttl, ttl, metadata, depends_on)
         return self.add(check_key(key), prompt, labels, making)
 
     def add(self, key: str, prompt: Any, labels: Labels, making: Making) -> Awaitable[None]:

@@ -242,8 +242,12 @@ class Flights:
             self.detach(flight, "nobody waited for it any more")
             self.cancel(flight)
 
-    async def aclose(self) -> None:
-        """End all flights; those who wait get `CacheClosedError`."""
+    async def aclose(self, caller: asyncio.Task[Any] | None) -> None:
+        """End all flights; those who wait get `CacheClosedError`.
+
+        Args:
+            caller: Who closes. If that is a computation it is not waited for.
+        """
         flights = list(self.running)
         for flight in flights:
             self.detach(flight, "the cache was closed")
@@ -252,12 +256,23 @@ class Flights:
                 None,
                 CacheClosedError(f"the cache was closed while {flight.key!r} was computed; start it again"),
             )
-        tasks = [flight.task for flight in flights if flight.task is not None]
-        current = asyncio.current_task()
-        for flight in flights:
-            if flight.task is not current:
-                self.cancel(flight)
-        await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
+        others = [flight for flight in flights if flight.task is not None and flight.task is not caller]
+        for flight in others:
+            self.cancel(flight)
+        await asyncio.gather(*(flight.task for flight in others if flight.task is not None), return_exceptions=True)
+
+
+async def outlast(task: asyncio.Task[None]) -> None:
+    """Wait until `task` is over, even if the caller is cancelled meanwhile, once or again and again."""
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()
 
 
 def _give_up(waiter: asyncio.Future[bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from os import PathLike, fspath
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -13,6 +14,7 @@ from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 
 T = TypeVar("T")
 Freshness = Literal["strict", "events"]
+Span = float | timedelta | None
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
 _TTL_REMEDY: Final = "give seconds, a timedelta, math.inf for never, or None for the default"
 
@@ -47,7 +49,7 @@ class Computed(Generic[T]):
 
 
 class Making:
-    """How a value is to be kept: the options that belong to the call that makes it.
+    """How a value is to be kept: the options that belong to the call that makes it, checked.
 
     Attributes:
         ttl: Seconds.
@@ -55,27 +57,33 @@ class Making:
         depends_on: Paths declared by the caller.
         hard_timeout: Seconds, None for none.
         cache_errors_for: Seconds for which a failure is kept, 0 for not at all.
+
+    Args:
+        default_ttl: In place of a `ttl` that is None.
     """
 
     __slots__ = ("cache_errors_for", "depends_on", "hard_timeout", "metadata", "ttl")
 
     def __init__(
         self,
-        ttl: float,
+        default_ttl: float,
+        ttl: Span,
         metadata: Mapping[str, Any] | None,
-        depends_on: tuple[str | PathLike[str], ...] = (),
-        hard_timeout: float | None = None,
-        cache_errors_for: float = 0.0,
+        depends_on: Paths = (),
+        hard_timeout: Span = None,
+        cache_errors_for: Span = None,
     ) -> None:
-        self.ttl = ttl
-        self.metadata = metadata
-        self.depends_on = depends_on
-        self.hard_timeout = hard_timeout
-        self.cache_errors_for = cache_errors_for
+        self.ttl = default_ttl if ttl is None else check_ttl(ttl)
+        self.metadata = check_metadata(metadata)
+        self.depends_on = check_paths(depends_on) if depends_on else ()
+        self.hard_timeout = None if hard_timeout is None else seconds(hard_timeout, "hard_timeout")
+        self.cache_errors_for = (
+            0.0 if cache_errors_for is None else seconds(cache_errors_for, "cache_errors_for", zero=True)
+        )
 
 
 class Call:
-    """One call of `get_or_compute` that was not answered at once.
+    """One call of `get_or_compute` that was not answered at once; its options, checked.
 
     Attributes:
         key: The key.
@@ -97,18 +105,19 @@ class Call:
         labels: Labels,
         making: Making,
         strict: bool,  # noqa: FBT001 - made in one place, on the path of a miss
-        stale_for: float,
-        soft_timeout: float | None,
+        stale_for: Span,
+        soft_timeout: Span,
         refresh_ahead: float | None,
     ) -> None:
+        check_compute(compute)
         self.key = key
         self.compute = compute
         self.labels = labels
         self.making = making
         self.strict = strict
-        self.stale_for = stale_for
-        self.soft_timeout = soft_timeout
-        self.refresh_ahead = refresh_ahead
+        self.stale_for = seconds(stale_for, "stale_for", zero=True) if stale_for else 0.0
+        self.soft_timeout = None if soft_timeout is None else seconds(soft_timeout, "soft_timeout", zero=True)
+        self.refresh_ahead = None if refresh_ahead is None else check_fraction(refresh_ahead)
 
 
 def check_ttl(ttl: Any) -> float:

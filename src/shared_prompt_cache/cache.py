@@ -5,8 +5,8 @@ Else the caller joins the flight of the key, if what that has read so far still 
 (`_computation.py`) notes the scopes' numbers, records what `compute` reads, compares the files again, publishes its
 value if numbers and files still stand, and only then wakes those who wait.
 
-One invalidation: whatever the cause, `_apply` gives scopes new numbers in one synchronous stretch; subscribers are
-told after it, and memory is reclaimed behind it.
+One invalidation: whatever the cause, `Invalidations.apply` gives scopes new numbers in one synchronous stretch;
+subscribers are told after it, and memory is reclaimed behind it.
 
 Between a check and the change that relies on it there is never an await; comments mark where a stretch begins.
 """
@@ -17,15 +17,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from shared_prompt_cache._batch import Batch
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
 from shared_prompt_cache._core.entry import CachedPrompt, Entry
 from shared_prompt_cache._core.filing import Filing
-from shared_prompt_cache._core.history import FILE_CHANGED, History
+from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import SLICE, Memory
 from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.files import Files
@@ -33,26 +32,25 @@ from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE
+from shared_prompt_cache._flights import outlast
 from shared_prompt_cache._invalidation import Invalidations
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
-from shared_prompt_cache._naming import shown
 from shared_prompt_cache._options import (
     Call,
     Computed,
     Freshness,
     Making,
     Paths,
-    check_compute,
+    Span,
     check_count,
-    check_fraction,
     check_freshness,
     check_metadata,
     check_paths,
-    check_ttl,
+    check_tags,
 )
 from shared_prompt_cache.clock import Clock, SystemClock, seconds
-from shared_prompt_cache.errors import CacheClosedError, ConfigTypeError, WrongLoopError
+from shared_prompt_cache.errors import CacheClosedError, WrongLoopError
 from shared_prompt_cache.events import ApiCall, Invalidation, Removal, RemovalReason, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
@@ -68,9 +66,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Compute = Callable[[], Awaitable[T | Computed[T]]]
-_Span = float | timedelta | None
 _PathLike = str | os.PathLike[str]
-_MOST_WARNED: Final = 1000
 
 
 class SharedPromptCache:
@@ -119,25 +115,28 @@ class SharedPromptCache:
             watcher=watcher if isinstance(watcher, str) else "auto",
             name=name,
         )
-        rules = _checked_rules(watch)
         self.name = config.name
         self.events = Bus()
-        self._rules = rules
+        self._rules: tuple[WatchRule, ...] = ()
+        if watch != ():
+            from shared_prompt_cache.rules import check_rules  # noqa: PLC0415 - loaded when used
+
+            self._rules = check_rules(watch)
         self._ttl = config.default_ttl
         self._strict = config.freshness == "strict"
         self._clock: Clock = SystemClock() if clock is None else clock
         self._scopes = Scopes()
-        self._labelling = Labelling(Filing(self._scopes, self._clock), rules)
-        self._history = History()
+        self._labelling = Labelling(Filing(self._scopes, self._clock), self._rules)
+        self._proofs = Proofs(self._scopes)
+        self._history = History(self._clock.wall)
         self._memory = Memory(
             self._scopes,
             config.eviction_policy,
             max_size=config.max_size,
             max_bytes=int(config.max_memory_mb * 1024 * 1024),
             removed=self._note_removal,
-            released=self._note_release,
+            released=self._proofs.release,
         )
-        self._proofs = Proofs(self._scopes)
         self._computations = Computations(
             self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock
         )
@@ -153,6 +152,7 @@ class SharedPromptCache:
         self._locks = Locks()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["new", "started", "closed"] = "new"
+        self._closing: asyncio.Task[None] | None = None
         # What a hit touches, bound once.
         self._hits = 0
         self._get = self._memory.entries.get
@@ -193,23 +193,14 @@ class SharedPromptCache:
 
     async def start(self) -> None:
         """Begin to watch; needed where there are watch rules. Returns when no change is missed any more. Idempotent."""
-        loop = asyncio.get_running_loop()
-        if self._state == "started":
-            self._enter()
-            return
-        if self._loop is None or self._state == "closed":
-            self._loop = loop
-        self._state = "started"
-        self._enter()
-        try:
-            await self._begin_watch()
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _begin_watch(self) -> None:
         from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
 
+        if self._closing is not None:
+            await outlast(self._closing)
+        self._enter(starting=True)
+        if self._state == "started":
+            return
+        self._state = "started"
         self._watch = FileWatch(
             self._scopes,
             self._proofs,
@@ -220,24 +211,25 @@ class SharedPromptCache:
             follow_dependencies=not self._strict,
             wall=self._clock.wall,
         )
-        await self._watch.start()
+        try:
+            await self._watch.start()
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`."""
-        if self._state == "closed" or (self._blocking is not None and await self._blocking.released()):
+        if self._blocking is not None and await self._blocking.released():
             return
-        if self._loop is not None:
-            self._enter()
-        self._state = "closed"
-        closing = asyncio.ensure_future(self._close())
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            await closing  # what was begun is ended, then the caller is cancelled
-            raise
+        if self._state != "closed":
+            self._enter(starting=True)
+            self._state = "closed"
+            self._closing = asyncio.ensure_future(self._close(asyncio.current_task()))
+        if self._closing is not None:
+            await outlast(self._closing)
 
-    async def _close(self) -> None:
-        await self._flights.aclose()
+    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
+        await self._flights.aclose(caller)
         self._computations.clear_failures()
         await self._invalidations.drain()
         watch, self._watch = self._watch, None
@@ -245,7 +237,7 @@ class SharedPromptCache:
             await watch.aclose()
         await self._proofs.aclose()
         await self.events.aclose()
-        self._loop = None
+        self._loop = self._closing = None
 
     @property
     def blocking(self) -> BlockingCache:
@@ -260,19 +252,17 @@ class SharedPromptCache:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _enter(self) -> asyncio.AbstractEventLoop:
+    def _enter(self, *, starting: bool = False) -> asyncio.AbstractEventLoop:
         """Check that the cache may be used here and now; the first call binds it to its loop."""
         loop = asyncio.get_running_loop()
-        if self._state == "closed":
+        if self._state == "closed" and not starting:
             raise CacheClosedError(
                 f"the cache {self.name!r} is closed; use it inside `async with cache:`, or start() it"
             )
-        if self._state == "new" and self._rules:
+        if self._state == "new" and self._rules and not starting:
             raise CacheClosedError(
                 f"the cache {self.name!r} watches files and was not started; use it inside `async with cache:`"
             )
@@ -322,18 +312,18 @@ class SharedPromptCache:
         key: str,
         compute: Compute[T],
         *,
-        ttl: _Span = None,
+        ttl: Span = None,
         metadata: Mapping[str, Any] | None = None,
         agent: str | None = None,
-        project: str | os.PathLike[str] | None = None,
+        project: _PathLike | None = None,
         tags: Iterable[str] = (),
         depends_on: Paths = (),
         freshness: Freshness | None = None,
         stale_for: float | timedelta = 0,
-        soft_timeout: _Span = None,
-        hard_timeout: _Span = None,
+        soft_timeout: Span = None,
+        hard_timeout: Span = None,
         refresh_ahead: float | None = None,
-        cache_errors_for: _Span = None,
+        cache_errors_for: Span = None,
     ) -> T:
         """Return the value of `key`, computed by `await compute()` if need be, once for all who ask meanwhile.
 
@@ -381,10 +371,13 @@ class SharedPromptCache:
                 self._lookups.compare_labels(entry, agent, project, tags)
             value: T = entry.value
             return value
-        flight = None
-        if entry is None:
-            flight = self._flights.table.get(key)
-        elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
+        flight = self._flights.table.get(key) if entry is None else None
+        if (
+            entry is not None
+            and freshness is None
+            and refresh_ahead is None
+            and self._lookups.proved(entry, self._strict)
+        ):
             value = entry.value
             return value  # noqa: RET504 - Any becomes T
         self._enter()
@@ -397,23 +390,15 @@ class SharedPromptCache:
         ):
             value = await self._lookups.join(flight)
             return value  # noqa: RET504 - Any becomes T
-        check_key(key)
-        check_compute(compute)
         call = Call(
-            key,
+            check_key(key),
             compute,
             self._labelling.labels(agent, project, tags, check_metadata(metadata)),
-            Making(
-                self._ttl if ttl is None else check_ttl(ttl),
-                metadata,
-                check_paths(depends_on) if depends_on else (),
-                None if hard_timeout is None else seconds(hard_timeout, "hard_timeout"),
-                0.0 if cache_errors_for is None else seconds(cache_errors_for, "cache_errors_for", zero=True),
-            ),
+            Making(self._ttl, ttl, metadata, depends_on, hard_timeout, cache_errors_for),
             self._strict if freshness is None else check_freshness(freshness),
-            seconds(stale_for, "stale_for", zero=True) if stale_for else 0.0,
-            None if soft_timeout is None else seconds(soft_timeout, "soft_timeout", zero=True),
-            None if refresh_ahead is None else check_fraction(refresh_ahead),
+            stale_for,
+            soft_timeout,
+            refresh_ahead,
         )
         if not self._computations.enabled:
             computed = await compute()
@@ -439,7 +424,7 @@ class SharedPromptCache:
         key: str,
         prompt: Any,
         metadata: Mapping[str, Any] | None = None,
-        ttl: _Span = None,
+        ttl: Span = None,
         *,
         agent: str | None = None,
         project: _PathLike | None = None,
@@ -464,8 +449,7 @@ class SharedPromptCache:
         self._enter()
         check_key(key)
         labels = self._labelling.labels(agent, project, tags, check_metadata(metadata))
-        paths = check_paths(depends_on) if depends_on else ()
-        making = Making(self._ttl if ttl is None else check_ttl(ttl), metadata, paths)
+        making = Making(self._ttl, ttl, metadata, depends_on)
         batch = Batch.joined(self)
         if batch is not None:
             batch.add(key, prompt, labels, making)
@@ -533,9 +517,9 @@ class SharedPromptCache:
             soft: Let it expire instead, so that `stale_for` may still serve it while it is computed anew.
         """
         self._enter()
-        announcement = self._invalidations.apply("key", check_key(key), cause=ApiCall(verb="invalidate"), soft=soft)
-        await self._invalidations.counted(announcement)
-        return announcement.found
+        told = self._invalidations.apply("key", check_key(key), cause=ApiCall(verb="invalidate"), soft=soft)
+        await self._invalidations.counted(told)
+        return told.found
 
     async def invalidate_pattern(self, pattern: str, *, soft: bool = False) -> int:
         """Remove the entries whose keys match a shell glob; return how many were dropped here."""
@@ -553,9 +537,8 @@ class SharedPromptCache:
 
     async def invalidate_tag(self, tag: str, *, soft: bool = False) -> int:
         """Remove the entries with a tag; return how many were dropped here."""
-        if not isinstance(tag, str):
-            raise ConfigTypeError(f"the tag {shown(tag)} is no string; give a string", field="tag")
-        return await self._invalidate("tag", tag, verb="invalidate_tag", soft=soft)
+        (name,) = check_tags((tag,))
+        return await self._invalidate("tag", name, verb="invalidate_tag", soft=soft)
 
     async def invalidate_file(self, path: _PathLike, *, soft: bool = False) -> int:
         """Remove the entries made from a file, or from anything below a folder; return how many were dropped."""
@@ -570,20 +553,13 @@ class SharedPromptCache:
         self, scope: ScopeKind, name: str | None, *, project: str | None = None, verb: str, soft: bool
     ) -> int:
         self._enter()
-        cause = ApiCall(verb=verb)
-        announcement = self._invalidations.apply(scope, name, project=project, cause=cause, soft=soft)
-        return await self._invalidations.counted(announcement)
+        told = self._invalidations.apply(scope, name, project=project, cause=ApiCall(verb=verb), soft=soft)
+        return await self._invalidations.counted(told)
 
     def _note_removal(self, entry: Entry, reason: RemovalReason, told: Invalidation | None) -> None:
-        if reason != "replaced":
-            changed = reason == "invalidated" and told is None
-            self._history.note(entry.key, FILE_CHANGED if changed else reason, told, self._clock.wall())
+        self._history.removed(entry.key, reason, told)
         if self.events.wants_removals:
             self.events.publish(Removal(key=entry.key, reason=reason))
-
-    def _note_release(self, entry: Entry) -> None:
-        if entry.origin is not None:
-            self._proofs.release(entry.origin)
 
     # The rest.
 
@@ -596,8 +572,7 @@ class SharedPromptCache:
             TimeoutError: If that takes longer than `timeout` seconds.
         """
         self._enter()
-        limit = None if timeout is None else seconds(timeout, "timeout")
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
             if self._watch is not None:
                 await self._watch.sync()
 
@@ -627,11 +602,3 @@ class SharedPromptCache:
         from shared_prompt_cache._report import health  # noqa: PLC0415 - loaded when used
 
         return health(self)
-
-
-def _checked_rules(watch: Iterable[WatchRule]) -> tuple[WatchRule, ...]:
-    if watch == ():
-        return ()
-    from shared_prompt_cache.rules import check_rules  # noqa: PLC0415 - loaded when used
-
-    return check_rules(watch)

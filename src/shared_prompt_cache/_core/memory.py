@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from math import inf
 from typing import Final
 
-from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._core.entry import Entry, Origin
 from shared_prompt_cache._core.index import Index, Walk
 from shared_prompt_cache._core.policies import POLICIES
 from shared_prompt_cache._core.scopes import Condition, ScopeId, Scopes, Sweep, Verdict
@@ -45,7 +45,7 @@ class Memory:
 
     Args:
         removed: Called with each entry that leaves the table, the reason, and the invalidation if it is of its key.
-        released: Called with each entry made from files that is not kept any more.
+        released: Called with the origin of each entry made from files that is not kept any more.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Memory:
         max_size: int,
         max_bytes: int,
         removed: Callable[[Entry, RemovalReason, Invalidation | None], None],
-        released: Callable[[Entry], None],
+        released: Callable[[Origin], None],
     ) -> None:
         self._scopes = scopes
         self._policy = POLICIES[policy]()
@@ -179,7 +179,7 @@ class Memory:
             if entry.origin.consumed:
                 self._derived -= 1
             if entry.origin.dependencies:
-                self._released(entry)
+                self._released(entry.origin)
 
     # What invalidations take.
 
