@@ -369,17 +369,12 @@ class SharedPromptCache:
                 self._lookups.consumed(entry)
             if agent is not None or project is not None or tags:
                 self._lookups.compare_labels(entry, agent, project, tags)
-            value: T = entry.value
-            return value
-        flight = self._flights.table.get(key) if entry is None else None
-        if (
-            entry is not None
-            and freshness is None
-            and refresh_ahead is None
-            and self._lookups.proved(entry, self._strict)
-        ):
-            value = entry.value
-            return value  # noqa: RET504 - Any becomes T
+            return entry.value
+        flight = None
+        if entry is None:
+            flight = self._flights.table.get(key)
+        elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
+            return entry.value
         self._enter()
         if (
             flight is not None
@@ -388,8 +383,7 @@ class SharedPromptCache:
             and not flight.recorder.reads
             and not stale_for
         ):
-            value = await self._lookups.join(flight)
-            return value  # noqa: RET504 - Any becomes T
+            return await self._lookups.join(flight)
         call = Call(
             check_key(key),
             compute,
@@ -403,8 +397,7 @@ class SharedPromptCache:
         if not self._computations.enabled:
             computed = await compute()
             return computed.value if isinstance(computed, Computed) else computed
-        value = await self._lookups.serve(call)
-        return value  # noqa: RET504 - Any becomes T
+        return await self._lookups.serve(call)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:
         """Return the entries of those of `keys` that are there."""
