@@ -4,7 +4,7 @@ Entries are nodes of doubly linked lists, so that filing one costs two pointers 
 a walk can be left and taken up again while entries come and go: a marker node keeps the place.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from shared_prompt_cache._core.entry import Entry
@@ -53,7 +53,7 @@ class Index:
 
 
 class Walk:
-    """A walk over entries in steps. Each entry that is there from the beginning to the end of it is met once."""
+    """A walk over entries in steps. Each entry that is there from the beginning to the end of it is taken once."""
 
     __slots__ = ("_buckets", "_marker")
 
@@ -61,11 +61,9 @@ class Walk:
         self._buckets = buckets
         self._marker: _Node | None = None
 
-    def step(self, visit: Callable[[Entry], object], most: int) -> bool:
-        """Visit the next entries, `most` at the most; return whether some are left.
-
-        `visit` may remove the entry it is given.
-        """
+    def take(self, most: int) -> list[Entry]:
+        """Return the next entries, `most` at the most; fewer only at the end, none after it."""
+        taken: list[Entry] = []
         while self._buckets:
             bucket = self._buckets[-1]
             marker = self._marker
@@ -76,17 +74,20 @@ class Walk:
                 _unlink(marker)
                 self._marker = None
             while node is not bucket:
-                if most == 0:
-                    self._marker = marker = _Node()
-                    _link(marker, node.before)
-                    return True
-                following = node.after
                 if type(node) is Entry:  # else the marker of another walk
-                    visit(node)
-                    most -= 1
-                node = following
+                    if len(taken) == most:
+                        self._marker = marker = _Node()
+                        _link(marker, node.before)
+                        return taken
+                    taken.append(node)
+                node = node.after
             self._buckets.pop()
-        return False
+        return taken
+
+    @property
+    def over(self) -> bool:
+        """Whether no entry is left."""
+        return not self._buckets
 
     def close(self) -> None:
         """Leave the walk where it is."""

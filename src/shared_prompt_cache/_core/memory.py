@@ -230,9 +230,8 @@ class Memory:
             return
         if condition is not None and condition.heads is not None:
             if not sweep.soft:
-                mark = self._marker(sweep, condition)
-                self._jobs.append(_Job(sweep, self._index.walk(condition.heads), mark, last=False))
-            self._jobs.append(_Job(sweep, self._index.walk(condition.heads), self._bury(sweep), last=True))
+                self._jobs.append(_Job(sweep, self._index.walk(condition.heads), last=False))
+            self._jobs.append(_Job(sweep, self._index.walk(condition.heads), last=True))
         else:
             sweep.counted = True
         if live:
@@ -268,36 +267,44 @@ class Memory:
                 return sweep.told
         return None
 
-    def _marker(self, sweep: Sweep, condition: Condition) -> Callable[[Entry], None]:
-        """Return a visit that counts what a condition takes, and leaves it to be reclaimed later."""
-        matches, revision, get = condition.matches, sweep.revision, self.entries.get
+    def _mark(self, job: _Job) -> None:
+        """Count what the condition of an invalidation takes, and leave it to be reclaimed later.
 
-        def mark(entry: Entry) -> None:
-            if not matches(entry) or entry.deadline == _DEAD or entry.checked >= revision:
-                return
+        The call that invalidates waits for this, so it is written out where a method for each entry would read better.
+        """
+        sweep, get, dropped = job.sweep, self.entries.get, 0
+        assert sweep.condition is not None  # noqa: S101 - as planned
+        match_key, matches, revision = sweep.condition.match_key, sweep.condition.matches, sweep.revision
+        for entry in job.walk.take(_MARK_SLICE):
+            if entry.deadline == _DEAD:
+                continue
+            key = entry.key
+            if entry.origin is None and match_key is not None:
+                if entry.revision >= revision or not match_key(key):
+                    continue
+            elif entry.checked >= revision or not matches(entry):
+                continue
             for scope, number in entry.pairs:
                 if scope.number != number:
-                    return  # counted by an earlier invalidation
-            if get(entry.key) is entry:
-                for scope, _ in entry.pairs:
-                    scope.live -= 1
-                entry.deadline = _DEAD
-                sweep.dropped += 1
-                self._dying += 1
+                    break  # counted by an earlier invalidation
+            else:
+                if get(key) is entry:
+                    for scope, _ in entry.pairs:
+                        scope.live -= 1
+                    entry.deadline = _DEAD
+                    dropped += 1
+        sweep.dropped += dropped
+        self._dying += dropped
 
-        return mark
-
-    def _bury(self, sweep: Sweep) -> Callable[[Entry], None]:
-        """Return a visit that reclaims what has been counted for `sweep`."""
-
-        def bury(entry: Entry) -> None:
+    def _bury(self, job: _Job) -> None:
+        """Reclaim what has been counted for an invalidation."""
+        sweep = job.sweep
+        for entry in job.walk.take(SLICE):
             if entry.deadline == _DEAD and sweep.took(entry):
                 self._dying -= 1
                 self.remove(entry, "invalidated", sweep.told)
             else:
                 self._visit(entry)
-
-        return bury
 
     def _visit(self, entry: Entry) -> None:
         """Reclaim `entry` if an invalidation took it."""
@@ -327,13 +334,19 @@ class Memory:
         """Do a slice of what is left to do; return whether more is left."""
         if self._jobs:
             job = self._jobs[0]
-            if not job.walk.step(job.visit, SLICE if job.last else _MARK_SLICE):
+            if job.last:
+                self._bury(job)
+            else:
+                self._mark(job)
+            if job.walk.over:
                 self._jobs.popleft()
                 self._job_done(job)
         elif self._full is not None or self._full_wanted:
             if self._full is None:
                 self._full, self._full_since, self._full_wanted = self._index.walk(), self._scopes.revision, False
-            if not self._full.step(self._visit, SLICE):
+            for entry in self._full.take(SLICE):
+                self._visit(entry)
+            if self._full.over:
                 self._full = None
                 self._full_done()
         elif self._over():
@@ -370,14 +383,12 @@ class _Job:
     Attributes:
         sweep: The invalidation.
         walk: The walk.
-        visit: What is done with each entry.
-        last: Whether nothing is left to reclaim by the condition when the walk is done.
+        last: Whether it reclaims; else it only counts.
     """
 
-    __slots__ = ("last", "sweep", "visit", "walk")
+    __slots__ = ("last", "sweep", "walk")
 
-    def __init__(self, sweep: Sweep, walk: Walk, visit: Callable[[Entry], None], *, last: bool) -> None:
+    def __init__(self, sweep: Sweep, walk: Walk, *, last: bool) -> None:
         self.sweep = sweep
         self.walk = walk
-        self.visit = visit
         self.last = last

@@ -77,6 +77,7 @@ class Condition:
 
     Attributes:
         matches: Whether a subject is selected.
+        match_key: Whether a key selects a subject that consumed nothing; None where the key alone does not tell.
         heads: The heads (`head`) that the key of a selected entry can have; None if any.
         unowned_only: Whether it takes no entry that has an agent, unless that was made from others.
         number: The revision at which it was raised.
@@ -85,12 +86,18 @@ class Condition:
         last: The invalidation, for explanations.
     """
 
-    __slots__ = ("heads", "last", "matches", "number", "soft_at", "swept", "unowned_only")
+    __slots__ = ("heads", "last", "match_key", "matches", "number", "soft_at", "swept", "unowned_only")
 
     def __init__(
-        self, matches: Callable[[Subject], bool], heads: Collection[str] | None, *, unowned_only: bool = False
+        self,
+        matches: Callable[[Subject], bool],
+        heads: Collection[str] | None,
+        *,
+        match_key: Callable[[str], object] | None = None,
+        unowned_only: bool = False,
     ) -> None:
         self.matches = matches
+        self.match_key = match_key
         self.heads = heads
         self.unowned_only = unowned_only
         self.number = 0
@@ -101,19 +108,13 @@ class Condition:
 
 def glob_condition(pattern: str) -> Condition:
     """Select what has, or was made from, a key that matches `pattern`."""
-    match = glob_matcher(pattern)
-
     prefix = literal_prefix(pattern)
-    if pattern == prefix + "*":
-        match = _starts_with(prefix)
+    match = _starts_with(prefix) if pattern == prefix + "*" else glob_matcher(pattern)
 
     def matches(subject: Subject) -> bool:
-        if match(subject.key):
-            return True
-        consumed = subject.consumed
-        return bool(consumed) and any(match(key) for key, _ in consumed)
+        return bool(match(subject.key)) or any(match(key) for key, _ in subject.consumed)
 
-    return Condition(matches, heads_of_prefix(prefix))
+    return Condition(matches, heads_of_prefix(prefix), match_key=match)
 
 
 def _starts_with(prefix: str) -> Callable[[str], object]:
