@@ -149,6 +149,8 @@ class Lookups:
             elif self._now() >= entry.expires:
                 self._memory.expire(entry)
             else:
+                if self._proofs.lease is not None:
+                    entry.deadline = min(entry.expires, self._now() + self._proofs.lease)
                 return entry
         return None
 
@@ -192,8 +194,6 @@ class Lookups:
                     return False
                 compared = True
                 continue
-            if proofs.lease is not None:
-                entry.deadline = min(entry.expires, self._now() + proofs.lease)
             return True
 
     async def _still_holds(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001

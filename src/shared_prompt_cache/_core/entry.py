@@ -199,14 +199,15 @@ class Entry(CachedPrompt):
         after: The node after it.
     """
 
+    key: str  # a slot in place of the property
     __slots__ = (
         "_created_at",
-        "_key",
         "_metadata",
         "after",
         "before",
         "deadline",
         "expires",
+        "key",
         "labels",
         "origin",
         "pairs",
@@ -229,7 +230,7 @@ class Entry(CachedPrompt):
         size: int,
     ) -> None:
         clock = labels.clock
-        self._key = key
+        self.key = key
         self.value = value
         self._metadata = metadata
         self.labels = labels
@@ -276,11 +277,6 @@ class Entry(CachedPrompt):
     def paths(self) -> tuple[str, ...]:
         """The paths it was made from, in the order in which they were recorded."""
         return () if self.origin is None else tuple([dependency.path for dependency in self.origin.dependencies])
-
-    @property
-    def key(self) -> str:
-        """The key."""
-        return self._key
 
     @property
     def prompt(self) -> Any:

@@ -26,7 +26,9 @@ from shared_prompt_cache.events import Invalidation, RemovalReason
 SLICE: Final = 128
 _AT_ONCE: Final = 512
 _MARK_SLICE: Final = 1024  # to count is less work than to reclaim
-_DEAD: Final = -inf  # the deadline of an entry that has been counted as dropped
+# Deadlines that no clock can give.
+_DEAD: Final = -inf  # of an entry that has been counted as dropped
+_SHELVED: Final = -1.0  # of one that has expired
 ENTRY_OVERHEAD: Final = 320
 """What an entry counts for in bytes beside its key, value and metadata."""
 
@@ -249,6 +251,7 @@ class Memory:
         self.expirations += 1
         del self.entries[entry.key]
         self._uncount(entry)
+        entry.deadline = _SHELVED
         self.shelf[entry.key] = entry
         self._removed(entry, "expired", None)
 
@@ -272,15 +275,14 @@ class Memory:
 
         The call that invalidates waits for this, so it is written out where a method for each entry would read better.
         """
-        sweep, get, dropped = job.sweep, self.entries.get, 0
+        sweep, dropped = job.sweep, 0
         assert sweep.condition is not None  # noqa: S101 - as planned
         match_key, matches, revision = sweep.condition.match_key, sweep.condition.matches, sweep.revision
         for entry in job.walk.take(_MARK_SLICE):
-            if entry.deadline == _DEAD:
+            if entry.deadline < 0:
                 continue
-            key = entry.key
             if entry.origin is None and match_key is not None:
-                if entry.revision >= revision or not match_key(key):
+                if entry.revision >= revision or not match_key(entry.key):
                     continue
             elif entry.checked >= revision or not matches(entry):
                 continue
@@ -288,11 +290,10 @@ class Memory:
                 if scope.number != number:
                     break  # counted by an earlier invalidation
             else:
-                if get(key) is entry:
-                    for scope, _ in entry.pairs:
-                        scope.live -= 1
-                    entry.deadline = _DEAD
-                    dropped += 1
+                for scope, _ in entry.pairs:
+                    scope.live -= 1
+                entry.deadline = _DEAD
+                dropped += 1
         sweep.dropped += dropped
         self._dying += dropped
 
@@ -312,7 +313,7 @@ class Memory:
         if entry.checked == revision:
             return
         verdict = self._scopes.judge(entry)
-        shelved = self.entries.get(entry.key) is not entry
+        shelved = entry.deadline == _SHELVED
         if verdict is Verdict.FALLEN:
             if shelved:
                 self.unshelve(entry.key)

@@ -15,6 +15,7 @@ import string
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
+from operator import methodcaller
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -109,16 +110,12 @@ class Condition:
 def glob_condition(pattern: str) -> Condition:
     """Select what has, or was made from, a key that matches `pattern`."""
     prefix = literal_prefix(pattern)
-    match = _starts_with(prefix) if pattern == prefix + "*" else glob_matcher(pattern)
+    match = methodcaller("startswith", prefix) if pattern == prefix + "*" else glob_matcher(pattern)
 
     def matches(subject: Subject) -> bool:
         return bool(match(subject.key)) or any(match(key) for key, _ in subject.consumed)
 
     return Condition(matches, heads_of_prefix(prefix), match_key=match)
-
-
-def _starts_with(prefix: str) -> Callable[[str], object]:
-    return lambda key: key.startswith(prefix)
 
 
 def shapes_condition(agent: str, projects: Collection[str] | None) -> Condition:
