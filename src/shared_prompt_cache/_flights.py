@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, groupby
 from types import TracebackType
 from typing import Any, Final
 
@@ -77,6 +77,17 @@ class Flight:
         self.expired_at: float | None = None
         self.awaits: dict[Flight, int] = {}
         self.waiters: dict[asyncio.Future[bool], None] = {}
+
+    def sources(self) -> list[Flight]:
+        """Return this flight and all that it waits for, directly or through others."""
+        found = {self: None}
+        waiting = [self]
+        while waiting:
+            for source in waiting.pop().awaits:
+                if source not in found:
+                    found[source] = None
+                    waiting.append(source)
+        return list(found)
 
     # What `Scopes.judge` asks.
 
@@ -210,7 +221,7 @@ class Flights:
             if caller is None:
                 in_time = await waiter
             else:
-                with _awaiting(caller, flight):
+                with awaiting(caller, flight):
                     in_time = await waiter
         except BaseException:
             # A cancelled waiter, or one that would wait in a circle, leaves; the others are not disturbed.
@@ -281,9 +292,9 @@ def _give_up(waiter: asyncio.Future[bool]) -> None:
 
 
 @contextmanager
-def _awaiting(caller: Flight, flight: Flight) -> Iterator[None]:
+def awaiting(caller: Flight, flight: Flight) -> Iterator[None]:
     """Record that `caller` waits for `flight`, after a look whether `flight` waits for `caller`."""
-    check_cycle(caller, flight)
+    _check_cycle(caller, flight)
     caller.awaits[flight] = caller.awaits.get(flight, 0) + 1
     try:
         yield
@@ -293,7 +304,7 @@ def _awaiting(caller: Flight, flight: Flight) -> Iterator[None]:
             del caller.awaits[flight]
 
 
-def check_cycle(caller: Flight, flight: Flight) -> None:
+def _check_cycle(caller: Flight, flight: Flight) -> None:
     """Refuse that `caller` waits for `flight` if that waits for `caller`, directly or through others.
 
     Raises:
@@ -301,7 +312,9 @@ def check_cycle(caller: Flight, flight: Flight) -> None:
     """
     cycle = _path(flight, caller)
     if cycle is not None:
-        keys = (caller.key, *(link.key for link in cycle))
+        # A lock and the queue in front of it are one place.
+        keys = tuple([key for key, _ in groupby((caller.key, *(link.key for link in cycle)))])
+        keys = keys if len(keys) > 1 else keys * 2
         raise RecursiveComputeError(
             "these computations would wait for each other for ever: "
             + " -> ".join(map(repr, keys))

@@ -108,7 +108,9 @@ class Lookups:
             failed = isinstance(flight.error, Exception)
             if call.stale_for and (failed or not in_time) and (stale := await self._find_stale(call)) is not None:
                 return self._serve_stale(stale)
-            if in_time and flight.task is not None:
+            if flight.task is None:
+                flight.result()  # a lock has none, but the cache may have been closed
+            elif in_time:
                 if recorder is not None:
                     self._delivered(flight, recorder)
                 return flight.result()
@@ -197,11 +199,22 @@ class Lookups:
             return True
 
     async def _still_holds(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001
-        """Return whether a caller who arrives now may take the value of `flight`: nothing it read has changed."""
+        """Return whether a caller who arrives now may take the value of `flight`: nothing it read has changed.
+
+        What it waits for counts as read: it will be made from that, however old it is.
+        """
+        for part in flight.sources():
+            if not (part.task is None or await self._stands(part, strict)):
+                return False
+        return True
+
+    async def _stands(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001
         while True:
+            if flight.detached is not None or flight.recorder.spoiled is not None:
+                return False
             if flight.revision != self._scopes.revision:
                 verdict = self._scopes.judge(flight)
-                if verdict is Verdict.FALLEN:
+                if verdict is Verdict.FALLEN or self._scopes.touched_since(("key", flight.key), flight.revision):
                     return False
                 if verdict is Verdict.DOUBTED:
                     await self._answered(flight)

@@ -381,6 +381,7 @@ class SharedPromptCache:
             and flight.task is not None
             and flight.revision == self._scopes.revision
             and not flight.recorder.reads
+            and not flight.awaits
             and not stale_for
         ):
             return await self._lookups.join(flight)
