@@ -20,7 +20,7 @@ from shared_prompt_cache._core.scopes import Scopes, Subject, Verdict
 from shared_prompt_cache._files.fingerprint import unchanged
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
-from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current
+from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current, looking
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._options import Call
@@ -192,8 +192,9 @@ class Lookups:
             if origin is None or not origin.dependencies:
                 entry.judged(revision)
             elif not compared and not proofs.proved(origin, revision, strict=strict):
-                if not await proofs.compare(origin):
-                    return False
+                with looking():
+                    if not await proofs.compare(origin):
+                        return False
                 compared = True
                 continue
             return True
@@ -219,9 +220,13 @@ class Lookups:
                 if verdict is Verdict.DOUBTED:
                     await self._answered(flight)
                     continue
-            return not flight.recorder.reads or await self._proofs.unmoved(
-                flight.recorder.dependencies, flight.revision, strict=strict
-            )
+            if flight.recorder.looks:
+                await flight.recorder.looked()
+                continue
+            if not flight.recorder.reads:
+                return True
+            with looking():
+                return await self._proofs.unmoved(flight.recorder.dependencies, flight.revision, strict=strict)
 
     async def _answered(self, subject: Subject) -> None:
         """Wait until the oldest question about an entry or a flight is answered."""

@@ -380,8 +380,7 @@ class SharedPromptCache:
             flight is not None
             and flight.task is not None
             and flight.revision == self._scopes.revision
-            and not flight.recorder.reads
-            and not flight.awaits
+            and not (flight.recorder.reads or flight.recorder.looks or flight.awaits)
             and not stale_for
         ):
             return await self._lookups.join(flight)

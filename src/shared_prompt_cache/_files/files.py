@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.reading import glob, read_file
-from shared_prompt_cache._files.recorder import current
+from shared_prompt_cache._files.recorder import current, looking
 from shared_prompt_cache._naming import shown
 from shared_prompt_cache._options import check_paths
 from shared_prompt_cache.errors import ConfigTypeError
@@ -16,6 +17,9 @@ from shared_prompt_cache.errors import ConfigTypeError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from shared_prompt_cache._files.fingerprint import Dependency
+
+T = TypeVar("T")
 _Path = str | os.PathLike[str]
 
 
@@ -37,10 +41,7 @@ class Files:
             ConfigError: If it is no regular file, or larger.
         """
         (name,) = check_paths((path,), "path")
-        content, dependency = await self._proofs.in_thread(read_file, absolute(name))
-        recorder = current()
-        if recorder is not None:
-            recorder.read(dependency)
+        content = (await self._record(read_file, absolute(name)))[0]
         if content is None:
             raise FileNotFoundError(2, os.strerror(2), str(path))
         return content
@@ -64,14 +65,18 @@ class Files:
         (name,) = check_paths((root,), "root")
         if not isinstance(pattern, str):
             raise ConfigTypeError(f"pattern is {shown(pattern)}; give a string such as '*.md'", field="pattern")
-        found, dependency = await self._proofs.in_thread(glob, absolute(name), pattern)
-        recorder = current()
-        if recorder is not None:
-            recorder.read(dependency)
-        return found
+        return (await self._record(glob, absolute(name), pattern))[0]
 
     async def depends_on(self, *paths: _Path) -> None:
         """Record files that are read in other ways, and the names of the children of folders."""
         recorder = current()
         if recorder is not None:
             await self._proofs.declare(recorder, check_paths(paths, "paths"))
+
+    async def _record(self, look: Callable[..., tuple[T, Dependency]], *args: str) -> tuple[T, Dependency]:
+        recorder = current()
+        with looking():
+            found = await self._proofs.in_thread(look, *args)
+            if recorder is not None:
+                recorder.read(found[1])
+        return found

@@ -132,8 +132,9 @@ class Proofs:
 
     async def declare(self, recorder: Recorder, paths: Iterable[str | os.PathLike[str]]) -> None:
         """Record files, and the names of the children of folders, as read."""
-        for dependency in await self.in_thread(_declared, [absolute(path) for path in paths]):
-            recorder.read(dependency)
+        with recorder.looking():
+            for dependency in await self.in_thread(_declared, [absolute(path) for path in paths]):
+                recorder.read(dependency)
 
     # What is depended on.
 

@@ -6,6 +6,9 @@ the recorder around it. The current one travels in a context variable, so child 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Final
 
@@ -25,9 +28,10 @@ class Recorder:
         consumed: Keys of consumed values, with whether they had no agent.
         reads: The files, by path and pattern.
         spoiled: Why the value must not be kept, None if it may be.
+        looks: What is being read or compared in a thread: it has been seen, and is not recorded yet.
     """
 
-    __slots__ = ("_around", "consumed", "owner", "pairs", "reads", "scopes", "spoiled")
+    __slots__ = ("around", "consumed", "looks", "owner", "pairs", "reads", "scopes", "spoiled")
 
     def __init__(self, scopes: object, around: Recorder | None = None) -> None:
         self.scopes = scopes
@@ -36,7 +40,8 @@ class Recorder:
         self.consumed: dict[str, bool] = {}
         self.spoiled: str | None = None
         self.reads: dict[tuple[str, str | None], Dependency] = {}
-        self._around = around
+        self.looks: dict[asyncio.Event, None] = {}
+        self.around = around
 
     @property
     def dependencies(self) -> tuple[Dependency, ...]:
@@ -52,8 +57,30 @@ class Recorder:
         elif not known.same_content(dependency):
             # The value mixes two states of one file; no single fingerprint can vouch for it.
             self.spoil(f"{dependency.path} changed between two reads of one computation")
-        if self._around is not None and self in ACTIVE:
-            self._around.read(dependency)
+        if self.around is not None and self in ACTIVE:
+            self.around.read(dependency)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Let those who ask what has been read wait until the block is over; it must end by itself, and soon."""
+        look = asyncio.Event()
+        recorders = []
+        recorder: Recorder | None = self
+        while recorder is not None:
+            recorders.append(recorder)
+            recorder.looks[look] = None
+            recorder = recorder.around
+        try:
+            yield
+        finally:
+            for recorder in recorders:
+                del recorder.looks[look]
+            look.set()
+
+    async def looked(self) -> None:
+        """Wait until what is being looked at now is recorded."""
+        for look in list(self.looks):
+            await look.wait()
 
     def consume(self, scopes: object, key: str, agent: str | None, pairs: Pairs, origin: Origin | None) -> None:
         """Note that a cached value went in: take over its files as it saw them, its scopes and its keys.
@@ -76,8 +103,8 @@ class Recorder:
         if origin is not None:
             for dependency in origin.dependencies:
                 self.read(dependency)
-        if self._around is not None and self in ACTIVE:
-            self._around.consume(scopes, key, agent, pairs, origin)
+        if self.around is not None and self in ACTIVE:
+            self.around.consume(scopes, key, agent, pairs, origin)
 
     def take(self, other: Recorder) -> None:
         """Take over what `other` has recorded so far."""
@@ -92,8 +119,8 @@ class Recorder:
         """Let the value be kept by nobody."""
         if self.spoiled is None:
             self.spoiled = reason
-        if self._around is not None:
-            self._around.spoil(reason)
+        if self.around is not None:
+            self.around.spoil(reason)
 
     def origin(self, *, without: str | None = None) -> Origin | None:
         """Return what was recorded, but for the key `without`; None if nothing was."""
@@ -114,3 +141,9 @@ def current() -> Recorder | None:
         return None
     recorder = CURRENT.get()
     return recorder if recorder in ACTIVE else None
+
+
+def looking() -> AbstractContextManager[None]:
+    """Return a block for a look at files in a thread, on behalf of the computation that runs here, if one does."""
+    recorder = current()
+    return nullcontext() if recorder is None else recorder.looking()
