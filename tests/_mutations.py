@@ -2,7 +2,8 @@
 
 Each file holds its version. The editor, a thread, publishes the version it begins to write and the one it has written:
 the latter after the last system call has returned. A reader notes what has been written before it asks; nothing older
-may be in the answer. A file that is absent or half written in an answer must have been under edit meanwhile.
+may be in the answer. A file that is absent or half written in an answer must have been under edit meanwhile; an edit
+that leaves the content as it was counts too, since it may truncate the file before it writes the same again.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ class Tree:
         self.names = [f"folder-{n % FOLDERS}/file-{n:02}.md" for n in range(FILES)]
         self.begun = dict.fromkeys(self.names, 0)
         self.written = dict.fromkeys(self.names, 0)
+        self.edits_begun = dict.fromkeys(self.names, 0)
+        self.edits_ended = dict.fromkeys(self.names, 0)
         for name in self.names:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             self.path(name).write_text(self.text(name, 0))
@@ -53,17 +58,28 @@ class Tree:
         name = self.draw.choice(self.names)
         kind = self.draw.random()
         if kind < 0.06:
-            self._replace_folder(name.partition("/")[0])
+            folder = name.partition("/")[0]
+            with self._editing(*[name for name in self.names if name.startswith(f"{folder}/")]) as names:
+                self._replace_folder(folder, names)
         elif kind < 0.16:
-            self.draw.choice(list(HARMLESS.values()))(self.path(name))
+            with self._editing(name):
+                self.draw.choice(list(HARMLESS.values()))(self.path(name))
         else:
             style = self.draw.choice(list(EDITS.values()))
-            version = self.begun[name] = self.begun[name] + 1
-            style(self.path(name), self.text(name, version))
-            self.written[name] = version
+            with self._editing(name):
+                version = self.begun[name] = self.begun[name] + 1
+                style(self.path(name), self.text(name, version))
+                self.written[name] = version
 
-    def _replace_folder(self, folder: str) -> None:
-        names = [name for name in self.names if name.startswith(f"{folder}/")]
+    @contextmanager
+    def _editing(self, *names: str) -> Iterator[tuple[str, ...]]:
+        for name in names:
+            self.edits_begun[name] += 1
+        yield names
+        for name in names:
+            self.edits_ended[name] += 1
+
+    def _replace_folder(self, folder: str, names: Iterable[str]) -> None:
         new, old = self.root / f"{folder}.new", self.root / f"{folder}.old"
         new.mkdir()
         for name in names:
@@ -128,11 +144,12 @@ class Harness:
     async def check(self, key: str, *, last: bool = False) -> None:
         """Read an entry and compare the answer with what is allowed."""
         floor = {name: self.tree.written[name] for name in self.entries[key]}
+        ended = {name: self.tree.edits_ended[name] for name in self.entries[key]}
         answer = await self.read(key)
         self.reads += 1
         for name, version in answer.items():
             if version is None:
-                wrong = self.tree.begun[name] <= floor[name]
+                wrong = self.tree.edits_begun[name] == ended[name]
             else:
                 wrong = version != floor[name] if last else version < floor[name]
             if wrong:
@@ -141,34 +158,38 @@ class Harness:
     async def run(self, edits: int) -> None:
         """Let readers read while files are edited; then look whether anything is stale for ever."""
         stop = threading.Event()
-        failure: list[BaseException] = []
-
-        def editing() -> None:
-            try:
-                for _ in range(edits):
-                    self.tree.edit()
-                    if self.tree.draw.random() < 0.3:
-                        time.sleep(self.tree.draw.random() / 500)
-            except BaseException as error:  # noqa: BLE001 - it is raised in the test
-                failure.append(error)
-            finally:
-                stop.set()
-
-        async def reading() -> None:
-            while not stop.is_set():
-                await self.check(self.draw.choice(list(self.entries)))
-                await asyncio.sleep(0)
-
-        editor = threading.Thread(target=editing)
+        failures: list[BaseException] = []
+        editor = threading.Thread(target=self._edit, args=(edits, stop, failures))
         usual = sys.getswitchinterval()
         sys.setswitchinterval(_FINE)  # after each system call the editor waits for its turn that long
         try:
             editor.start()
-            await asyncio.gather(*(reading() for _ in range(READERS)))
-            editor.join()
+            async with asyncio.TaskGroup() as readers:
+                for _ in range(READERS):
+                    readers.create_task(self._read_on(stop))
         finally:
+            stop.set()
+            editor.join()
             sys.setswitchinterval(usual)
-        for error in failure:
+        for error in failures:
             raise error
         for key in self.entries:
             await self.check(key, last=True)
+
+    def _edit(self, edits: int, stop: threading.Event, failures: list[BaseException]) -> None:
+        try:
+            for _ in range(edits):
+                if stop.is_set():
+                    break
+                self.tree.edit()
+                if self.tree.draw.random() < 0.3:
+                    time.sleep(self.tree.draw.random() / 500)
+        except BaseException as error:  # noqa: BLE001 - it is raised in the test
+            failures.append(error)
+        finally:
+            stop.set()
+
+    async def _read_on(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            await self.check(self.draw.choice(list(self.entries)))
+            await asyncio.sleep(0)

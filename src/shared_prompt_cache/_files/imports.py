@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
+from shared_prompt_cache._files.places import real
+
 MAX_HOPS: Final = 5
 MAX_FILES: Final = 1000
 _MAX_LENGTH: Final = 4096
@@ -83,7 +85,7 @@ def follow(
         max_files: How many different imports are looked at, at most, allowed or not; those nearest to `path`.
         home: What `~` means; default: the home of this process.
     """
-    allowed = tuple(os.path.realpath(root) for root in allowed_roots)
+    allowed = tuple(real(root) for root in allowed_roots)
     importers: dict[Path, set[Path]] = {}
     considered = {path}
     level = [(path, path)]
@@ -96,10 +98,10 @@ def follow(
                     importers[target].add(file)
                 elif target not in considered and len(considered) <= max_files:
                     considered.add(target)
-                    real = os.path.realpath(target)
-                    if _lies_in(real, allowed):
+                    place = real(target)
+                    if _lies_in(place, allowed):
                         importers[target] = {file}
-                        following.append((target, Path(real)))
+                        following.append((target, Path(place)))
         level = following
     return {file: frozenset(by) for file, by in importers.items()}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from shared_prompt_cache._core.filing import Target
+from shared_prompt_cache._files.places import real
 from shared_prompt_cache.events import FileChange
 from shared_prompt_cache.rules import Match, WatchRule
 
@@ -306,8 +307,8 @@ class _Walk:
             status = os.stat(link)
         except OSError:  # it led to a folder a moment ago
             return False
-        target = os.path.realpath(link)
-        here = os.path.realpath(os.path.dirname(link))
+        target = real(link)
+        here = real(os.path.dirname(link))
         identity = (status.st_dev, status.st_ino)
         if identity in self._followed or here == target or _below(here, target) is not None:
             return False

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
+from shared_prompt_cache._files.places import real
+
 _REMOTE = frozenset(
     {
         "9p",
@@ -104,7 +106,7 @@ class MountTable:
         if not mounts:
             return ""
         # The longest mount point that is a prefix decides, also for what does not exist yet.
-        place = os.path.realpath(path)
+        place = real(path)
         while place not in mounts:
             parent = os.path.dirname(place)
             if parent == place:
@@ -115,7 +117,7 @@ class MountTable:
     def is_remote(self, path: str | os.PathLike[str]) -> bool:
         """Whether others can change what is at `path` without this kernel's knowledge."""
         if sys.platform == "win32":
-            return os.path.realpath(path).startswith("\\\\")
+            return real(path).startswith("\\\\")
         kind = self.file_system(path)
         return kind in _REMOTE or kind.startswith("fuse.")
 
