@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeVar, overload
 
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._naming import shown
@@ -22,7 +22,10 @@ from shared_prompt_cache.events import Event, Invalidation, Removal, ScopeKind
 _SCOPES = ("key", "pattern", "tag", "agent", "project", "all", "file")
 
 
-class Subscription(AsyncIterator[Event]):
+E = TypeVar("E", bound=Event)
+
+
+class Subscription(AsyncIterator[E]):
     """A bounded stream of events, to be iterated over by one task.
 
     Close it with `async with` or `close()`; iteration then ends once what is left has been taken.
@@ -31,24 +34,22 @@ class Subscription(AsyncIterator[Event]):
         missed: How many events were lost because they were not taken in time.
     """
 
-    def __init__(self, bus: Bus, kinds: tuple[type[Event], ...], scopes: Collection[str] | None, size: int) -> None:
+    def __init__(self, bus: Bus, kinds: tuple[type[E], ...], scopes: Collection[str] | None, size: int) -> None:
         self.missed = 0
         self._bus = bus
         self._kinds = kinds
         self._scopes = scopes
-        self._events: deque[Event] = deque()
+        self._events: deque[E] = deque()
         self._size = size
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
 
-    def wants(self, event: Event) -> bool:
-        """Return whether `event` is among those that were asked for."""
-        return isinstance(event, self._kinds) and (
-            self._scopes is None or not isinstance(event, Invalidation) or event.scope in self._scopes
-        )
-
     def push(self, event: Event) -> None:
-        """Add an event; the oldest is lost if there is no room."""
+        """Add an event if it is among those that were asked for; the oldest is lost if there is no room."""
+        if not isinstance(event, self._kinds):
+            return
+        if self._scopes is not None and isinstance(event, Invalidation) and event.scope not in self._scopes:
+            return
         if len(self._events) >= self._size:
             self._events.popleft()
             self.missed += 1
@@ -67,7 +68,7 @@ class Subscription(AsyncIterator[Event]):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> E:
         while not self._events:
             if self._closed:
                 raise StopAsyncIteration
@@ -97,7 +98,7 @@ class Listener:
         subscription: The queue in front of it.
     """
 
-    def __init__(self, subscription: Subscription, callback: Callback) -> None:
+    def __init__(self, subscription: Subscription[Any], callback: Callback) -> None:
         self.subscription = subscription
         self._callback = callback
         self._task: asyncio.Task[None] | None = None
@@ -140,13 +141,21 @@ class Bus:
     """`cache.events`: tells subscribers about invalidations and removals, after they have taken effect."""
 
     def __init__(self) -> None:
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[Subscription[Any]] = []
         self._listeners: list[Listener] = []
         self.wants_removals = False
 
+    @overload
+    def subscribe(
+        self, *, scopes: Collection[ScopeKind] | None = None, removals: Literal[False] = False, max_queue: int = 1000
+    ) -> Subscription[Invalidation]: ...
+    @overload
+    def subscribe(
+        self, *, scopes: Collection[ScopeKind] | None = None, removals: bool, max_queue: int = 1000
+    ) -> Subscription[Invalidation | Removal]: ...
     def subscribe(
         self, *, scopes: Collection[ScopeKind] | None = None, removals: bool = False, max_queue: int = 1000
-    ) -> Subscription:
+    ) -> Subscription[Any]:
         """Return a bounded async iterator over what happens from now on.
 
         Args:
@@ -167,7 +176,7 @@ class Bus:
         if not isinstance(max_queue, int) or max_queue < 1:
             raise ConfigError(f"max_queue is {max_queue!r}; give an integer of 1 or more", field="max_queue")
         kinds: tuple[type[Event], ...] = (Invalidation, Removal) if removals else (Invalidation,)
-        subscription = Subscription(self, kinds, scopes, max_queue)
+        subscription: Subscription[Any] = Subscription(self, kinds, scopes, max_queue)
         self._subscriptions.append(subscription)
         self.wants_removals = self.wants_removals or removals
         return subscription
@@ -199,12 +208,11 @@ class Bus:
     def publish(self, event: Event) -> None:
         """Tell everybody."""
         for subscription in self._subscriptions:
-            if subscription.wants(event):
-                subscription.push(event)
+            subscription.push(event)
         for listener in self._listeners:
             listener.start()
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, subscription: Subscription[Any]) -> None:
         """Forget a closed subscription."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)

@@ -25,6 +25,9 @@ class FileChange:
     path: Path
     kind: ChangeKind
 
+    def __str__(self) -> str:
+        return f"the file {self.path} was {self.kind}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiCall:
@@ -35,6 +38,9 @@ class ApiCall:
     """
 
     verb: str
+
+    def __str__(self) -> str:
+        return f"{self.verb}() was called"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,9 @@ class ConfigChange:
 
     field: str
 
+    def __str__(self) -> str:
+        return f"the setting {self.field} changed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerEvent:
@@ -58,6 +67,9 @@ class PeerEvent:
 
     origin: str
 
+    def __str__(self) -> str:
+        return f"{self.origin} invalidated"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
@@ -68,6 +80,9 @@ class Recovery:
     """
 
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 Cause = FileChange | ApiCall | ConfigChange | PeerEvent | Recovery
@@ -82,7 +97,7 @@ class Invalidation:
         name: Which one: the key, the pattern, the tag, the normalised agent id, the project, the path;
             None for `"all"`.
         project: The project that an agent's invalidation is limited to; None: every project.
-        cause: Why.
+        cause: Why; `str()` of it is for people.
         origin: The cache in which it began.
         sequence: Counts the invalidations of the cache that publishes this, from 1, without a gap.
         at: When, in seconds since the epoch.
@@ -99,6 +114,11 @@ class Invalidation:
     at: float
     dropped: int
     soft: bool = False
+
+    def __str__(self) -> str:
+        what = "everything" if self.scope == "all" else f"the {self.scope} {self.name!r}"
+        where = f" in the project {self.project!r}" if self.scope == "agent" and self.project else ""
+        return f"{'expired' if self.soft else 'invalidated'} {what}{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.history import FILE_CHANGED, History
-from shared_prompt_cache.events import ApiCall, FileChange, Invalidation
+from shared_prompt_cache.events import Invalidation
 
 _REMOVALS: Final = frozenset({"expired", "evicted", "invalidated", "corrupt", FILE_CHANGED})
 
@@ -143,21 +143,6 @@ class Explanation:
         return "\n".join(lines)
 
 
-def chain(invalidation: Invalidation) -> tuple[str, ...]:
-    """Return the steps from the cause of an invalidation to what it selects."""
-    match invalidation.cause:
-        case FileChange(path=path, kind=kind):
-            first = f"the file {path} was {kind}"
-        case ApiCall(verb=verb):
-            first = f"{verb}() was called"
-        case other:
-            first = f"{type(other).__name__} {next(iter(getattr(other, f.name) for f in fields(other)))}"
-    what = "everything" if invalidation.scope == "all" else f"the {invalidation.scope} {invalidation.name!r}"
-    where = f" in the project {invalidation.project!r}" if invalidation.project else ""
-    verb = "expired" if invalidation.soft else "invalidated"
-    return (first, f"which {verb} {what}{where} (event {invalidation.sequence})")
-
-
 def explain_entry(key: str, entry: Entry | None, computing: bool, history: History) -> Explanation:  # noqa: FBT001
     """Return the explanation of a key from its entry, if it has one that stands, or from what became of it."""
     if entry is not None:
@@ -177,6 +162,8 @@ def explain_entry(key: str, entry: Entry | None, computing: bool, history: Histo
     if gone is None:
         return Explanation(key=key, state="unknown", reason="it was never cached here, or that is long forgotten")
     reason, invalidation, at = gone
-    steps = chain(invalidation) if invalidation is not None else ()
+    steps: tuple[str, ...] = ()
+    if invalidation is not None:
+        steps = (str(invalidation.cause), f"which {invalidation} (event {invalidation.sequence})")
     state: Literal["removed", "not kept"] = "removed" if reason in _REMOVALS else "not kept"
     return Explanation(key=key, state=state, since=at, reason=reason, invalidation=invalidation, chain=steps)

@@ -10,7 +10,7 @@ from typing import Literal
 from shared_prompt_cache.cache import SharedPromptCache
 from shared_prompt_cache.config import WatchConfig
 from shared_prompt_cache.errors import ConfigError
-from shared_prompt_cache.events import FileChange, Invalidation, Recovery
+from shared_prompt_cache.events import Invalidation
 from shared_prompt_cache.presets import rules_of
 from shared_prompt_cache.rules import WatchRule
 
@@ -41,27 +41,13 @@ async def _tell(root: Path, rules: tuple[WatchRule, ...], watcher: Literal["auto
             if part.status == "degraded":
                 print(f"  {name} is degraded: {part.reason}", flush=True)
         async for event in cache.events.subscribe():
-            if isinstance(event, Invalidation):
-                print(line(event, root), flush=True)
+            print(line(event, root), flush=True)
 
 
 def line(event: Invalidation, root: Path) -> str:
-    """Return an invalidation as one line for people."""
+    """Return an invalidation as one line for people; paths below the root are told from there."""
     moment = datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    what = event.scope if event.name is None else f"{event.scope} {_shorter(event.name, root)}"
-    match event.cause:
-        case FileChange(path=path, kind=kind):
-            why = f"{_shorter(str(path), root)} was {kind}"
-        case Recovery(reason=reason):
-            why = reason
-        case other:
-            why = type(other).__name__
-    return f"{moment}  {what:<28}  {why}"
-
-
-def _shorter(path: str, root: Path) -> str:
-    """Return a path as it is seen from the root, a name as it is."""
     top = os.path.abspath(root)  # noqa: PTH100 - as rules spell it
-    if path == top:
-        return Path(top).name
-    return os.path.relpath(path, top) if path.startswith(top + os.sep) else path
+    what = event.scope if event.name is None else f"{event.scope} {event.name}"
+    text = f"{moment}  {what:<28}  {event.cause}"
+    return text.replace(top + os.sep, "").replace(top, Path(top).name)

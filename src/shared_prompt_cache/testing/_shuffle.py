@@ -23,7 +23,7 @@ class ShuffleLoop(asyncio.SelectorEventLoop):
 
     ```python
     for seed in range(2_000):
-        with asyncio.Runner(loop_factory=lambda: ShuffleLoop(seed)) as runner:
+        with asyncio.Runner(loop_factory=partial(ShuffleLoop, seed)) as runner:
             runner.run(scenario())
     ```
 
