@@ -51,6 +51,8 @@ def _nothing_of_the_package_blocks_a_loop() -> Iterator[None]:
     blockbuster.functions["os.getcwd"].can_block_predicate = lambda *_, **__: True
     # At the exit of the interpreter nobody waits for a loop any more.
     blockbuster.functions["threading.Lock.acquire"].can_block_in("watchers/_worker.py", "_end_all")
+    # The measurement of coverage takes a lock of its own, in whatever code it measures.
+    blockbuster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
     blockbuster.activate()
     yield
     blockbuster.deactivate()
