@@ -236,18 +236,22 @@ class Sweep:
         self.by_number = False
         self.counted = False
 
-    def is_disjoint(self, other: Sweep) -> bool:
-        """Return whether it is certain that no entry is in a scope of both: agents, each by itself."""
-        if not self.scopes or not other.scopes:
+    def is_disjoint(self, later: Sweep) -> bool:
+        """Return whether it is certain that the figures of the scopes of `later` hold nothing which this one takes.
+
+        Agents are such scopes, each by itself; whether an entry is in two others, only a look at it can tell.
+        """
+        if self.soft or later.soft or not self.by_number:
+            return False
+        pending = self.condition is not None and not self.counted
+        if pending and self.condition is not None and self.condition.heads is None:
+            return False
+        if not later.scopes or not (self.scopes or pending):
             return True
-        return (
-            not self.soft
-            and self.by_number
-            and all(
-                len(scope.id) == 2 and scope.id[0] == "agent"  # noqa: PLR2004 - ("agent", id)
-                for scope in self.scopes | other.scopes
-            )
-        )
+        return all(
+            len(scope.id) == 2 and scope.id[0] == "agent"  # noqa: PLR2004 - ("agent", id)
+            for scope in self.scopes | later.scopes
+        ) and bool(self.scopes)
 
     def numbered(self, subject: Subject) -> bool:
         """Return whether `subject` is in one of its scopes."""
