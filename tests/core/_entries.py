@@ -46,8 +46,10 @@ class Bench:
         revision: int | None = None,
     ) -> Entry:
         """Return an entry that was computed just now."""
-        labels = Labels(agent, None, frozenset(), projects=("",), scopes=(), clock=self.clock)
-        pairs = tuple((scope, scope.number) for scope in map(self.scopes.scope, ids))
+        scopes = tuple(map(self.scopes.scope, ids))
+        labels = Labels(agent, None, frozenset(), projects=("",), scopes=scopes, clock=self.clock)
+        sources = [self.scopes.scope(("key", name)) for name, _ in consumed]
+        pairs = tuple((scope, scope.number) for scope in (*scopes, *sources))
         dependencies = tuple(SimpleNamespace(path=path) for path in paths)
         origin = Origin(dependencies, tuple(consumed)) if dependencies or consumed else None
         now = self.scopes.revision if revision is None else revision

@@ -195,3 +195,16 @@ async def test_the_scopes_of_the_original_keys_are_read_from_the_keys(cache):
     assert await cache.invalidate_agent("Python_Engineer") == 3
     assert await cache.get_prompt("engineer_1") is not None
     assert await cache.get_prompt("python_engineer_2") is not None
+
+
+async def test_what_was_made_from_its_own_predecessor_is_counted_once(open_cache):
+    cache = await open_cache()
+    for number in range(600):  # so many that they are reclaimed behind the calls
+        await cache.set_prompt(f"bystander {number}", number)
+    await cache.set_prompt("handed over", 1, agent="engineer")
+    async with cache.lock("handed over"):
+        before = await cache.get_prompt("handed over")
+        await cache.set_prompt("handed over", before.prompt + 1, agent="qa")
+    assert (await cache.invalidate_agent("engineer"), await cache.invalidate_agent("qa")) == (1, 0)
+    assert await cache.get_prompt("handed over") is None
+    assert cache.get_stats().entry_count == 600

@@ -74,7 +74,7 @@ class Memory:
         self._removed = removed
         self._released = released
         self._index = Index()
-        self._derived = 0  # entries made from other entries: they fall by keys that are not their own
+        self._derived = 0  # entries made from other values: they fall by keys and agents that are not their own
         self._sweeps: list[Sweep] = []  # applied, not reclaimed in full, oldest first
         self._jobs: deque[_Job] = deque()
         self._full: Walk | None = None  # a walk over everything, under way
@@ -116,7 +116,7 @@ class Memory:
             if scope.number == number:
                 scope.live += 1
         self._unowned += entry.labels.agent is None
-        self._derived += entry.origin is not None and bool(entry.origin.consumed)
+        self._derived += _is_derived(entry)
         if self._over():
             self._make_room()
             if self.has_work:
@@ -177,11 +177,9 @@ class Memory:
         self.bytes -= entry.size
         self._index.remove(entry)
         self._unowned -= entry.labels.agent is None
-        if entry.origin is not None:
-            if entry.origin.consumed:
-                self._derived -= 1
-            if entry.origin.dependencies:
-                self._released(entry.origin)
+        self._derived -= _is_derived(entry)
+        if entry.origin is not None and entry.origin.dependencies:
+            self._released(entry.origin)
 
     # What invalidations take.
 
@@ -236,7 +234,7 @@ class Memory:
             self._jobs.append(_Job(sweep, self._index.walk(condition.heads), last=True))
         else:
             sweep.counted = True
-        if live:
+        if live or self.shelf:
             self._full_wanted = True
         elif condition is None:
             self._sweeps.remove(sweep)
@@ -372,6 +370,11 @@ class Memory:
             else:
                 left.append(sweep)
         self._sweeps = left
+
+
+def _is_derived(entry: Entry) -> bool:
+    """Return whether `entry` was made from other cached values, so that it is in more scopes than its labels say."""
+    return len(entry.pairs) > len(entry.labels.scopes)
 
 
 def _nobody() -> None:
