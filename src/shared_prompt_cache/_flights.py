@@ -89,6 +89,14 @@ class Flight:
                     waiting.append(source)
         return list(found)
 
+    def is_untouched(self, revision: int) -> bool:
+        """Return whether it can be joined without a closer look: nothing has happened, and it has read nothing yet."""
+        return (
+            self.task is not None
+            and self.revision == revision
+            and not (self.recorder.reads or self.recorder.looks or self.awaits)
+        )
+
     # What `Scopes.judge` asks.
 
     @property
@@ -214,8 +222,7 @@ class Flights:
         if flight.done:
             return True
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
-        flight.waiters[waiter] = None
+        waiter = self.queue(loop, flight)
         timer = None if timeout is None else loop.call_later(timeout, _give_up, waiter)
         try:
             if caller is None:
@@ -225,7 +232,7 @@ class Flights:
                     in_time = await waiter
         except BaseException:
             # A cancelled waiter, or one that would wait in a circle, leaves; the others are not disturbed.
-            self._leave(flight, waiter)
+            self.leave(flight, waiter)
             raise
         finally:
             if timer is not None:
@@ -233,8 +240,15 @@ class Flights:
         if not in_time:
             if background and self.may_leave_behind():
                 self.leave_behind(flight)
-            self._leave(flight, waiter)
+            self.leave(flight, waiter)
         return in_time
+
+    @staticmethod
+    def queue(loop: asyncio.AbstractEventLoop, flight: Flight) -> asyncio.Future[bool]:
+        """Return a future that is done when `flight`, which is not over, is; who gives it up has to `leave`."""
+        waiter: asyncio.Future[bool] = loop.create_future()
+        flight.waiters[waiter] = None
+        return waiter
 
     def may_leave_behind(self) -> bool:
         """Return whether one more flight may go on with nobody waiting."""
@@ -246,7 +260,8 @@ class Flights:
             flight.background = True
             self._background += 1
 
-    def _leave(self, flight: Flight, waiter: asyncio.Future[bool]) -> None:
+    def leave(self, flight: Flight, waiter: asyncio.Future[bool]) -> None:
+        """Let a caller go who does not wait any more; the last one takes the flight along."""
         flight.waiters.pop(waiter, None)
         if not flight.waiters and not flight.background and not flight.done and flight.task is not None:
             # Nobody is left to take the value. It leaves the place first: a caller who comes now starts afresh.

@@ -23,7 +23,7 @@ from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current, looking
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
-from shared_prompt_cache._options import Call
+from shared_prompt_cache._options import Call, Computed
 from shared_prompt_cache.clock import Clock
 
 _MOST_WARNED: Final = 1000
@@ -64,6 +64,9 @@ class Lookups:
 
     async def serve(self, call: Call) -> Any:  # noqa: C901, PLR0912 - one lookup, to be read from top to bottom
         """Return the value for a call that the fast path could not answer."""
+        if not self._computations.enabled:
+            computed = await call.compute()
+            return computed.value if isinstance(computed, Computed) else computed
         key, strict = call.key, call.strict
         recorder = current()
         compared: Flight | None = None
@@ -130,13 +133,10 @@ class Lookups:
             self.consumed(entry)
         return True
 
-    async def join(self, flight: Flight) -> Any:
-        """Return the value of a flight that the caller may join as it is."""
-        self.shared += 1
-        recorder = current()
-        await self._flights.wait(flight, caller=None if recorder is None else recorder.owner)
-        if recorder is not None:
-            self._delivered(flight, recorder)
+    async def join(self, flight: Flight, recorder: Recorder) -> Any:
+        """Return the value of a flight that a computation may join as it is; `recorder` is that of the computation."""
+        await self._flights.wait(flight, caller=recorder.owner)
+        self._delivered(flight, recorder)
         return flight.result()
 
     async def find(self, key: str, strict: bool) -> Entry | None:  # noqa: FBT001 - an option read at the edge

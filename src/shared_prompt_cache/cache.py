@@ -31,7 +31,7 @@ from shared_prompt_cache._files.files import Files
 from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
 from shared_prompt_cache._files.proof import Proofs
-from shared_prompt_cache._files.recorder import ACTIVE
+from shared_prompt_cache._files.recorder import ACTIVE, current
 from shared_prompt_cache._flights import outlast
 from shared_prompt_cache._invalidation import Invalidations
 from shared_prompt_cache._lock import KeyLock, Locks
@@ -375,15 +375,18 @@ class SharedPromptCache:
             flight = self._flights.table.get(key)
         elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
             return entry.value
-        self._enter()
-        if (
-            flight is not None
-            and flight.task is not None
-            and flight.revision == self._scopes.revision
-            and not (flight.recorder.reads or flight.recorder.looks or flight.awaits)
-            and not stale_for
-        ):
-            return await self._lookups.join(flight)
+        loop = self._enter()
+        if flight is not None and not stale_for and flight.is_untouched(self._scopes.revision):
+            self._lookups.shared += 1
+            if ACTIVE and (recorder := current()) is not None:
+                return await self._lookups.join(flight, recorder)
+            waiter = self._flights.queue(loop, flight)  # `Flights.wait` in short: a stampede feels each coroutine
+            try:
+                await waiter
+            except BaseException:
+                self._flights.leave(flight, waiter)
+                raise
+            return flight.result()
         call = Call(
             check_key(key),
             compute,
@@ -394,9 +397,6 @@ class SharedPromptCache:
             soft_timeout,
             refresh_ahead,
         )
-        if not self._computations.enabled:
-            computed = await compute()
-            return computed.value if isinstance(computed, Computed) else computed
         return await self._lookups.serve(call)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:

@@ -11,6 +11,7 @@ tells when the scope was last invalidated, and "nothing happened since" is one c
 
 from __future__ import annotations
 
+import re
 import string
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
@@ -154,15 +155,15 @@ def file_condition(path: str) -> Condition:
 
 
 _LONGEST_HEAD: Final = 32
+_FIRST_WORD: Final = re.compile("[^-_:./ ]*")
 # Letter by letter, unlike str.lower(): the head of a prefix must be the head of every key that begins with it.
-_HEAD_LETTERS: Final = str.maketrans(
-    {**dict.fromkeys("-:./ ", "_"), **{letter: letter.lower() for letter in string.ascii_uppercase}}
-)
+_LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def head(key: str) -> str:
     """Return the first word of a key, by which entries are filed: all up to the first of `_ - : . /` and space."""
-    return key[:_LONGEST_HEAD].translate(_HEAD_LETTERS).partition("_")[0]
+    word = key[: _FIRST_WORD.match(key, 0, _LONGEST_HEAD).end()]  # type: ignore[union-attr] # it matches nothing, too
+    return word.lower() if word.isascii() else word.translate(_LOWER)
 
 
 def heads_of_prefix(prefix: str) -> tuple[str, ...] | None:
