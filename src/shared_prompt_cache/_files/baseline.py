@@ -24,7 +24,7 @@ class Compared:
 
     Attributes:
         changes: The files whose content is another, that are new, or gone.
-        folders: All folders that have to be watched, None if no look at them was necessary.
+        folders: All folders that have to be watched, None if they are the same as before.
         troubles: Folders that could not be looked into, and why.
     """
 
@@ -38,7 +38,7 @@ class Baseline:
 
     Attributes:
         files: The state of each, by path as the rules spell it.
-        links: For paths outside of what rules match: the files that lead there by a symlink or an import.
+        links: For paths outside of what rules match: the files that lead there, or would, by a symlink or an import.
     """
 
     def __init__(self, table: RuleTable) -> None:
@@ -47,6 +47,9 @@ class Baseline:
         self._table = table
         self._imported: dict[str, Dependency] = {}
         self._leads: dict[str, frozenset[str]] = {}  # where the symlinks and imports of a file lead
+        self._walked: frozenset[str] = frozenset()  # the folders that the last walk looked into
+        self._linked: frozenset[str] = frozenset()  # and those in which the links are seen to change
+        self._unwalked: tuple[tuple[str, str], ...] = ()
         self._roots = [root for rule in table.rules for root in import_roots(rule.project_root or rule.root)]
 
     def compare(self, paths: Collection[str] | None, *, initial: bool = False) -> Compared:
@@ -56,13 +59,14 @@ class Baseline:
             paths: Which; None: walk everywhere.
             initial: What is new is no change: nothing was known.
         """
-        watched: frozenset[str] | None = None
-        troubles: tuple[tuple[str, str], ...] = ()
+        led: set[str] = set()
+        folders_before = self._walked | self._linked
         if paths is None:
-            files, watched, troubles = self._walk()
+            files, self._walked, self._unwalked = self._walk()
             looked_at = files | self.files.keys()
         else:
-            looked_at = {name for path in paths for name in (path, *self.links.get(path, ()))}
+            led = {name for path in paths for name in self.links.get(path, ())}
+            looked_at = {*paths, *led}
         kinds: dict[str, ChangeKind] = {}
         for path in sorted(looked_at):
             kind = self._look(path)
@@ -70,11 +74,15 @@ class Baseline:
                 kinds[path] = kind
         for importer in self._importers_of_changed():
             kinds.setdefault(importer, "modified")
-        self._link(self.files.keys() if paths is None else kinds.keys())
-        if watched is not None:
-            watched |= {folder for path in self.links for folder in way(path).folders if os.path.isdir(folder)}
+        # What a link led over has changed, so it may lead elsewhere now; so may what leads nowhere yet.
+        self._link(looked_at if paths is None else kinds.keys() | led | (looked_at - self.files.keys()))
+        folders = self._walked | self._linked
         changes = () if initial else [FileChange(path=Path(path), kind=kind) for path, kind in kinds.items()]
-        return Compared(changes=tuple(changes), folders=watched, troubles=troubles)
+        return Compared(
+            changes=tuple(changes),
+            folders=folders if paths is None or folders != folders_before else None,
+            troubles=self._unwalked,
+        )
 
     def _walk(self) -> tuple[set[str], frozenset[str], tuple[tuple[str, str], ...]]:
         files: set[str] = set()
@@ -127,13 +135,14 @@ class Baseline:
         imported: set[str] = set()
         for path in changed:
             self._leads.pop(path, None)
-            if path not in self.files:
+            here = path in self.files
+            if not here and not (os.path.islink(path) and self._table.match(path)):
                 continue
-            leads = {place for place in way(path).places if place != path and not os.path.isdir(place)}
-            if any(match.rule.imports for match in self._table.match(path)):
+            leads = {place for place in _turns(path) if place != path}
+            if here and any(match.rule.imports for match in self._table.match(path)):
                 found = {str(target) for target in follow(Path(path), _text, allowed_roots=self._roots)}
                 imported |= found
-                leads |= found
+                leads |= found.union(*map(_turns, found))
             if leads:
                 self._leads[path] = frozenset(leads)
         links: dict[str, set[str]] = {}
@@ -141,11 +150,18 @@ class Baseline:
             for place in places:
                 links.setdefault(place, set()).add(path)
         self.links = {place: frozenset(by) for place, by in links.items()}
+        ways = (way(place).folders for place in links)
+        self._linked = frozenset({folder for folders in ways for folder in folders if os.path.isdir(folder)})
         self._imported = {path: state for path, state in self._imported.items() if path in links}
         for path in imported - self._imported.keys():
             state = _fingerprint(path, absent=True)
             if state is not None:
                 self._imported[path] = state
+
+
+def _turns(path: str) -> set[str]:
+    """Return the places on the way of a path that are no folders: links, what is missing, and the file."""
+    return {place for place in way(path).places if not os.path.isdir(place)}
 
 
 def _fingerprint(path: str, *, absent: bool = False) -> Dependency | None:
