@@ -198,6 +198,7 @@ async def test_a_restart_that_fails_is_tried_again(watcher, tmp_path, monkeypatc
         await sink.until(lambda: sink.doubts)
         assert len(failures) == 2
         assert watcher.watched == 1
+        assert sink.degradations == [(str(tmp_path), "can't start new thread"), (str(tmp_path), None)]
 
 
 async def test_a_folder_whose_name_is_not_utf8_is_degraded(watcher, tmp_path):

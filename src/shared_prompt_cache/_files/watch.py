@@ -9,8 +9,6 @@ another folder now), everything is in doubt and everything is compared.
 """
 
 import asyncio
-import logging
-import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +17,14 @@ from typing import Any, Final, Literal
 from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._core.scopes import ALL, Condition, Doubt, ScopeId, Scopes
 from shared_prompt_cache._core.stats import PartHealth
+from shared_prompt_cache._files.arming import Arming
 from shared_prompt_cache._files.baseline import Baseline, Compared
 from shared_prompt_cache._files.matching import RuleTable, lead_to_files
-from shared_prompt_cache._files.places import Identity, identities, nearest, parents, spellings
+from shared_prompt_cache._files.places import Identity, identities, parents
 from shared_prompt_cache._files.proof import Proofs, nobody
+from shared_prompt_cache._files.troubles import Troubles
 from shared_prompt_cache._files.watchers import Watcher
 from shared_prompt_cache._files.watchers.choice import choose
-from shared_prompt_cache._logging import log
 from shared_prompt_cache.events import Cause, ChangeKind, FileChange, Recovery
 from shared_prompt_cache.rules import WatchRule
 
@@ -41,6 +40,8 @@ _STORM: Final = 128
 """With more new paths at once it is less work to look everywhere than to ask the rules about each, on the loop."""
 _QUIET: Final = 0.01
 _LONGEST_BURST: Final = 0.1
+_RETRY: Final = 1.0
+"""How many seconds after a failure the watch begins anew."""
 
 
 class FileWatch:
@@ -74,13 +75,12 @@ class FileWatch:
         self._table = RuleTable(rules)
         self._baseline = Baseline(self._table)
         self._choice = watcher
-        self._watcher: Watcher | None = None
+        self._arming: Arming | None = None
         self._select = select
         self._raise = raised
         self._follow = follow_dependencies
-        self._wall = wall
         self._rule_folders: frozenset[str] = frozenset()
-        self._spellings: dict[str, tuple[str, ...]] = {}
+        self._asked_for = self._rule_folders  # those for which the watcher was last asked
         self._rule_places: frozenset[str] = frozenset()  # those, the roots and all above them
         self._dirty: set[str] = set()
         self._suspects: set[str] = set()  # what no rule matches; it may be a folder with files that rules match
@@ -95,20 +95,24 @@ class FileWatch:
         self._last_tick = 0.0
         self._ticks = 0
         self._identities: dict[str, Identity | None] = {}
-        self._troubles: dict[str, PartHealth] = {}
-        self._walk_troubles: dict[str, str] = {}
+        self._troubles = Troubles(wall)
+        self._retry: asyncio.TimerHandle | None = None
+        self._anew = False  # the next round tells whether a failure is over
         self.events = self.batches = self.pauses = 0
 
     # Life.
 
     async def start(self) -> None:
-        """Arm the watch and take the baseline; when this returns no change is missed."""
+        """Arm the watch and take the baseline; when this returns no change is missed, or `health()` says why."""
         if not self._table.roots and not self._follow:
             return
         self.proofs.wanted = self._want
-        self._watcher = choose(self._choice, self.proofs.in_thread)
-        await self._watcher.start(self)
-        await self._begin()
+        watcher = choose(self._choice, self.proofs.in_thread)
+        self._arming = Arming(watcher, self, self.proofs, self._table.roots, follow=self._follow)
+        try:
+            await self._begin()
+        except Exception as error:  # noqa: BLE001 - a cache whose watcher is broken goes on without it
+            self._recover(error)
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._work(), name="shared-prompt-cache watch")
         self._last_tick = time.monotonic()
@@ -126,26 +130,25 @@ class FileWatch:
 
     async def aclose(self) -> None:
         """End task, watcher and threads."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._settle(self._doubt)
         self._release()
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            await watcher.aclose()
+        arming, self._arming = self._arming, None
+        if arming is not None:
+            await arming.aclose()
         self.proofs.wanted = self.proofs.pulse = nobody
         self.proofs.lease = None
-        self.proofs.arm(())
 
     async def sync(self) -> None:
         """Return when every change made before the call has been applied."""
         self.proofs.doubt_all()
-        if self._watcher is None or not self._table.roots:
+        if self._arming is None or not self._table.roots:
             return
         done = asyncio.Event()
         self._waiting.append(done)
@@ -156,9 +159,13 @@ class FileWatch:
 
     def changed(self, paths: Collection[str]) -> None:
         """Mark what depends on these paths and question what rules say of them."""
+        if self._arming is None:
+            return
         self.events += len(paths)
-        spelled = self._spell(paths)
+        spelled = self._arming.spell(paths)
         self.proofs.mark(spelled)
+        if self._arming.lose(spelled):
+            self._want()
         known, links = self._baseline.files, self._baseline.links
         others = [path for path in spelled if path not in known and path not in links]
         if len(others) > _STORM or not self._rule_places.isdisjoint(others):
@@ -174,32 +181,21 @@ class FileWatch:
 
     def doubted(self, reason: str) -> None:
         """Take everything for changed until it has been compared."""
-        log(logging.WARNING, "watch.doubted", reason=reason)
-        self._troubles["watcher"] = PartHealth(status="ok", reason=reason, since=self._wall())
+        if self._arming is None:
+            return  # nobody would settle the doubt
+        self._troubles.doubted(reason)
         self.proofs.doubt_all()
         self._look_everywhere()
 
     def degraded(self, folder: str, reason: str | None) -> None:
         """Note that a folder cannot be watched, or can again."""
-        name = f"folder:{folder}"
-        if reason is None:
-            if self._troubles.pop(name, None) is not None:
-                self._want()
-        elif name not in self._troubles:
-            log(logging.WARNING, "watch.degraded", folder=folder, reason=reason)
-            self._troubles[name] = PartHealth(status="degraded", reason=reason, since=self._wall())
+        if reason is not None:
+            self._troubles.refuse(folder, reason)
+            self.proofs.arm(self.proofs.armed - {folder})
+        elif self._troubles.refused.pop(folder, None) is not None:
+            self._want()
 
     # From paths to questions.
-
-    def _spell(self, paths: Collection[str]) -> list[str]:
-        """Return the paths in every spelling that rules and dependencies have for their folders."""
-        if not self._spellings:
-            return list(paths)
-        found = list(paths)
-        for path in paths:
-            folder, _, name = path.rpartition(os.sep)
-            found.extend(f"{other}{os.sep}{name}" for other in self._spellings.get(folder, ()))
-        return found
 
     def _question(self, files: list[str]) -> None:
         self._dirty.update(files)
@@ -239,18 +235,25 @@ class FileWatch:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            anew, self._anew = self._anew, False
             try:
-                if self._dirty or self._walk:
-                    await self._compare()
-                if self._suspects:
-                    await self._sift()
-                if self._look_at_roots:
-                    await self._compare_roots()
-                if self._rearm:
-                    self._rearm = False
-                    await self._arm()
+                await self._go_round()
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing stale may be served after it
                 self._recover(error)
+            else:
+                if anew:
+                    self._troubles.recovered()
+
+    async def _go_round(self) -> None:
+        if self._dirty or self._walk:
+            await self._compare()
+        if self._suspects:
+            await self._sift()
+        if self._look_at_roots:
+            await self._compare_roots()
+        if self._rearm:
+            self._rearm = False
+            await self._arm()
 
     async def _compare(self) -> None:
         await self._gather_burst()
@@ -273,14 +276,19 @@ class FileWatch:
             self._settle(doubt)
             for done in waiting:
                 done.set()
-        if compared.folders is not None and self._rule_folders != self.proofs.armed:
-            self._rearm = True
-            self._wake.set()
+        unwatched = self._rule_folders - self.proofs.armed - self._troubles.refused.keys()
+        if unwatched or self._rule_folders != self._asked_for:
+            self._want()
 
     async def _sift(self) -> None:
         """Look everywhere if something that no rule matches is a folder with files that rules match."""
         suspects, self._suspects = self._suspects, set()
-        if await self.proofs.in_thread(lead_to_files, self._table, suspects):
+        try:
+            found = await self.proofs.in_thread(lead_to_files, self._table, suspects)
+        except BaseException:
+            self._look_everywhere()
+            raise
+        if found:
             self._look_everywhere()
 
     async def _gather_burst(self) -> None:
@@ -304,16 +312,23 @@ class FileWatch:
             done.set()
 
     def _recover(self, error: Exception) -> None:
-        log(logging.ERROR, "watch.failed", exc_info=error)
-        self._troubles["watcher"] = PartHealth(status="degraded", reason=repr(error), since=self._wall())
-        asyncio.get_running_loop().call_later(1.0, self.doubted, "the watch failed and began anew")
+        self._troubles.failed(error)
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY, self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        self._retry = None
+        self._anew = True
+        self.proofs.doubt_all()
+        self._look_everywhere()
+        self._want()
 
     def _note(self, compared: Compared) -> None:
         if compared.folders is not None:
             self._rule_folders = compared.folders
             above = (place for root in self._table.roots for place in (root, *parents(root)))
             self._rule_places = compared.folders.union(above)
-            self._walk_troubles = dict(compared.troubles)
+            self._troubles.unread(compared.troubles)
 
     # Arming.
 
@@ -323,23 +338,13 @@ class FileWatch:
 
     async def _arm(self) -> bool:
         """Watch what has to be watched; return whether folders that rules name were armed only now."""
-        if self._watcher is None:
+        self._asked_for = self._rule_folders
+        if self._arming is None or not await self._arming.arm(self._rule_folders):
             return False
-        wanted = set(self._rule_folders)
-        absent = [root for root in self._table.roots if root not in self._rule_folders]
-        if absent:
-            wanted |= await self.proofs.in_thread(nearest, absent)
-        if self._follow:
-            wanted.update(self.proofs.folders)
-        before = self.proofs.armed
-        armed = await self._watcher.watch(frozenset(wanted))
-        self._spellings = await self.proofs.in_thread(spellings, armed)
-        self.proofs.arm(armed)
-        new = (armed - before) & self._rule_folders
-        if new and self._task is not None:
+        if self._task is not None:
             # What changed in them between the look that found them and now made no event.
             self._look_everywhere()
-        return bool(new)
+        return True
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
@@ -367,31 +372,25 @@ class FileWatch:
             self.proofs.doubt_all()
             self._look_everywhere()
             self._want()
+        elif not self._rule_folders <= self.proofs.armed:
+            self._walk = True  # where no watcher looks, a comparison each second has to do
+            self._wake.set()
 
     # What it tells of itself.
 
     def health(self) -> Mapping[str, PartHealth]:
         """Return the state of the watcher and of each root."""
-        if self._watcher is None:
+        if self._arming is None:
             return {}
-        parts = {"watcher": PartHealth(status="ok"), **self._troubles}
-        for root in self._table.roots:
-            if self._identities.get(root) is None:
-                parts[f"root:{root}"] = PartHealth(status="ok", reason="waiting until it exists")
-            else:
-                parts[f"root:{root}"] = PartHealth(status="ok")
-        for folder, reason in self._walk_troubles.items():
-            name = f"root:{folder}" if folder in self._table.roots else f"folder:{folder}"
-            parts[name] = PartHealth(status="degraded", reason=reason)
-        return parts
+        return self._troubles.health({root: self._identities.get(root) for root in self._table.roots})
 
     @property
     def figures(self) -> dict[str, Any]:
         """Figures for `get_stats()`."""
-        if self._watcher is None:
+        if self._arming is None:
             return {}
         return {
-            "name": self._watcher.name,
+            "name": self._arming.watcher.name,
             "folders": len(self.proofs.armed),
             "files": len(self._baseline.files),
             "events": self.events,

@@ -337,6 +337,7 @@ class WatchfilesWatcher:
                 refused = await self._arm(self._wanted, instead_of=self._natives)
             except Exception as error:  # noqa: BLE001 - no thread can be started, for example: the doubt remains
                 log(logging.DEBUG, "watcher.restart_failed", watcher=self.name, exc_info=error)
+                self._conclude(dict.fromkeys(self._wanted - self._armed(), str(error) or type(error).__name__))
                 self._revive_later()
             else:
                 self._conclude(refused, deaths=deaths)
