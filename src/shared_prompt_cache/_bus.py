@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import check_count
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 from shared_prompt_cache.events import Event, Invalidation, Removal, ScopeKind
 
@@ -119,18 +120,25 @@ class Listener:
                 outcome = self._callback(event)
                 if inspect.isawaitable(outcome):
                     await outcome
-            except Exception as error:  # noqa: BLE001 - the callback is the application's; it hurts nobody else
-                log(logging.ERROR, "listener.failed", exc_info=error, listener=repr(self._callback))
+            except (Exception, asyncio.CancelledError) as error:  # the callback is the application's; it hurts nobody
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
+                log(logging.ERROR, "listener.failed", exc_info=error, listener=shown(self._callback))
 
     def close(self) -> None:
         """Call no more; events that wait are still delivered."""
         self.subscription.close()
 
-    async def aclose(self) -> None:
-        """Deliver what waits, for a second at the most, and end."""
+    async def aclose(self, caller: asyncio.Task[Any] | None = None) -> None:
+        """Deliver what waits, for a second at the most, and end.
+
+        Args:
+            caller: Who closes. If that is this listener, it goes on until it has delivered what waits.
+        """
         self.close()
         task, self._task = self._task, None
-        if task is None or task is asyncio.current_task():
+        if task is None or task in {caller, asyncio.current_task()}:
             return
         await asyncio.wait([task], timeout=1.0)
         task.cancel()
@@ -167,14 +175,15 @@ class Bus:
             ConfigError: If a scope is unknown or `max_queue` is less than 1.
         """
         if scopes is not None:
+            if not isinstance(scopes, Collection):
+                raise ConfigTypeError(f"scopes is {shown(scopes)}; give a list of scopes", field="scopes")
             for scope in scopes:
                 if scope not in _SCOPES:
                     raise ConfigError(
                         f"the scope {scope!r} is unknown; choose from {', '.join(_SCOPES)}", field="scopes"
                     )
             scopes = frozenset(scopes)
-        if not isinstance(max_queue, int) or max_queue < 1:
-            raise ConfigError(f"max_queue is {max_queue!r}; give an integer of 1 or more", field="max_queue")
+        check_count(max_queue, "max_queue")
         kinds: tuple[type[Event], ...] = (Invalidation, Removal) if removals else (Invalidation,)
         subscription: Subscription[Any] = Subscription(self, kinds, scopes, max_queue)
         self._subscriptions.append(subscription)
@@ -218,10 +227,14 @@ class Bus:
             self._subscriptions.remove(subscription)
         self.wants_removals = any(Removal in other._kinds for other in self._subscriptions)  # noqa: SLF001
 
-    async def aclose(self) -> None:
-        """End all subscriptions; listeners get what waits for them."""
+    async def aclose(self, caller: asyncio.Task[Any] | None = None) -> None:
+        """End all subscriptions; listeners get what waits for them.
+
+        Args:
+            caller: Who closes. If that is a listener it is not waited for.
+        """
         for subscription in list(self._subscriptions):
             subscription.close()
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
-            await listener.aclose()
+            await listener.aclose(caller)

@@ -236,7 +236,7 @@ class SharedPromptCache:
         if watch is not None:
             await watch.aclose()
         await self._proofs.aclose()
-        await self.events.aclose()
+        await self.events.aclose(caller)
         self._loop = self._closing = None
 
     @property
