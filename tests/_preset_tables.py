@@ -42,5 +42,5 @@ def table(name: str) -> str:
     for file, effect in said_by(name).items():
         rows.setdefault(effect, []).append(f"`{file}`")
     return "| files | a change invalidates |\n|---|---|\n" + "\n".join(
-        f"| {', '.join(files)} | {effect} |" for effect, files in rows.items()
+        f"| {'<br>'.join(files)} | {effect} |" for effect, files in rows.items()
     )
