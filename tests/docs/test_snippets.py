@@ -1,6 +1,8 @@
 """What the documentation says is so: its code prints what is shown, its settings load, its links lead somewhere.
 
-Seen to fail on planted bugs.
+Seen to fail on planted bugs: files that are always found unchanged, a soft invalidation that removes, a computation
+that stays in its place when it is invalidated, agents compared as they are spelled, a preset with a file less, another
+default, a field, an option or an event more; and on pages with a wrong link, anchor, command, name or line of output.
 """
 
 import os
