@@ -18,7 +18,7 @@ from typing import Any, Final
 from shared_prompt_cache._core.entry import Entry, Labels, freeze
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import ENTRY_OVERHEAD, Memory
-from shared_prompt_cache._core.scopes import Scopes, Verdict
+from shared_prompt_cache._core.scopes import Condition, Scopes, Verdict
 from shared_prompt_cache._core.sizing import size_of
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
@@ -266,6 +266,11 @@ class Computations:
         failure = self.failures.pop(key, None)
         if failure is not None and failure.origin is not None:
             self._proofs.release(failure.origin)
+
+    def forget_failures(self, condition: Condition) -> None:
+        """Forget the kept failures that `condition` selects; there are few, so all of them are looked at."""
+        for key in [key for key, failure in self.failures.items() if condition.matches(failure)]:
+            self.forget_failure(key)
 
     def clear_failures(self) -> None:
         """Forget all of them."""

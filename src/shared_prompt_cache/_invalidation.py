@@ -107,6 +107,8 @@ class Invalidations:
             soft=soft,
         )
         found = scope == "key" and name is not None and self._remove_key(name, told, soft_at)
+        if condition is not None:
+            self._computations.forget_failures(condition)  # once the entries are swept the condition is forgotten
         sweep = self._memory.invalidate(ids, condition, told, soft_at=soft_at)
         self.counts[scope] += 1
         announcement = Announcement(told, sweep, found=found)
