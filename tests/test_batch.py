@@ -87,7 +87,7 @@ async def test_an_invalidation_during_the_block_wins_over_what_it_sets_and_says_
         batch.set_prompt("plan_a", 1, tags=["web"])
         batch.set_prompt("b", 2)
         await cache.invalidate_tag("web")
-        batch.set_prompt("plan_c", 3, tags=["web"])
+        batch.set_prompt("plan_c", 3)
         await cache.invalidate_pattern("plan_c")
     assert set(await cache.get_many(["plan_a", "b", "plan_c"])) == {"b"}
     assert cache.explain("plan_a").state == "not kept"
