@@ -22,7 +22,7 @@ async def test_entries_are_bounded_in_number_and_the_expired_among_them(open_cac
         if number % 50 == 0:
             clock.advance(1)
             await cache.get_many(f"key {older}" for older in range(number - 90, number))
-    assert len(cache._memory.entries) + len(cache._memory.shelf) <= 100
+        assert len(cache._memory.entries) + len(cache._memory.shelf) <= 100
 
 
 async def test_bytes_are_bounded(open_cache):
