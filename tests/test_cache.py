@@ -189,6 +189,12 @@ async def test_a_cache_that_is_not_enabled_computes_every_time_and_keeps_nothing
     await cache.aclose()
 
 
+def test_entries_that_are_to_outlive_the_process_are_refused_and_not_forgotten_in_silence():
+    with pytest.raises(ConfigError, match="set enabled: false") as caught:
+        SharedPromptCache.from_config({"persistence": {"enabled": True}})
+    assert caught.value.field == "persistence.enabled"
+
+
 async def test_a_file_may_describe_it_with_what_it_watches(tmp_path):
     project, file = tmp_path / "shop", tmp_path / "cache.yaml"
     memory = project / ".claude-mpm" / "memories" / "engineer_memories.md"

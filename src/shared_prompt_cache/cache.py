@@ -50,7 +50,7 @@ from shared_prompt_cache._options import (
     check_tags,
 )
 from shared_prompt_cache.clock import Clock, SystemClock, seconds
-from shared_prompt_cache.errors import CacheClosedError, WrongLoopError
+from shared_prompt_cache.errors import CacheClosedError, ConfigError, WrongLoopError
 from shared_prompt_cache.events import ApiCall, Invalidation, Removal, RemovalReason, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
@@ -176,6 +176,11 @@ class SharedPromptCache:
         from shared_prompt_cache.presets import rules_of  # noqa: PLC0415 - loaded when used
 
         config = load(source)
+        if config.persistence.enabled:
+            raise ConfigError(
+                "persistence is enabled, and this version keeps entries in memory alone; set enabled: false",
+                field="persistence.enabled",
+            )
         cache = cls(
             config.max_size,
             config.default_ttl,
