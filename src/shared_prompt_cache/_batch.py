@@ -48,21 +48,23 @@ class Batch:
         self._block: Block | None = None
         self._task: asyncio.Task[Any] | None = None
         self._token: Token[Batch | None] | None = None
+        self._around: Batch | None = None
         self._steps: list[tuple[Flight, Any, Making] | str] = []
 
     @staticmethod
     def joined(cache: SharedPromptCache) -> Batch | None:
         """Return the batch of `cache` that this very task is in."""
-        batch = _OPEN.get()
-        if batch is None or batch._block is None or batch._cache is not cache:
-            return None
-        return batch if batch._task is asyncio.current_task() else None
+        batch = _open(_OPEN.get())
+        while batch is not None and batch._cache is not cache:
+            batch = _open(batch._around)
+        return batch if batch is not None and batch._task is asyncio.current_task() else None
 
     async def __aenter__(self) -> Self:
         self._cache._enter()
         self._block = Block(self._cache, "a batch")
         self._block.begin()
         self._task = asyncio.current_task()
+        self._around = _open(_OPEN.get())
         self._token = _OPEN.set(self)
         return self
 
@@ -124,17 +126,24 @@ class Batch:
         # No await in here. First all values are judged, so that the batch's own invalidations do not hit them.
         cache = self._cache
         cache._enter()
+        standing = set()
         for step in self._steps:
             if not isinstance(step, str):
                 cache._computations.begin_late(step[0])
-                refusal = cache._computations.refusal(step[0])
-                if refusal is not None:
-                    step[0].recorder.spoil(refusal)
+                if cache._computations.refusal(step[0]) is None:
+                    standing.add(step[0])
         for step in self._steps:
             if isinstance(step, str):
                 cache._invalidations.apply("key", step, cause=ApiCall(verb="batch.invalidate"))
             else:
                 value, prompt, making = step
-                value.revision = cache._scopes.revision
-                value.noted = value.labels.note(value.revision) if value.labels is not None else ()
+                if value in standing:
+                    cache._computations.begin_anew(value)
                 cache._computations.put_block(value, prompt, making)
+
+
+def _open(batch: Batch | None) -> Batch | None:
+    """Return `batch`, or the next one around it, that is not over."""
+    while batch is not None and batch._block is None:
+        batch = batch._around
+    return batch

@@ -210,13 +210,30 @@ class Computations:
 
     def begin_late(self, block: Flight) -> None:
         """Note the scopes of a value that a block puts in, as they were when the block began."""
-        assert block.labels is not None  # noqa: S101 - blocks are made with labels
-        block.noted = block.labels.note(self._scopes.revision)
-        since = block.revision
+        self._note(block)
+        since, key = block.revision, ("key", block.key)
         if since == self._scopes.revision:
             return
-        if any(number > since for _, number in block.noted) or self._scopes.touched_since(("key", block.key), since):
+        overtaken = [scope for scope, number in block.noted if number > since]
+        if self._scopes.touched_since(key, since):
+            overtaken.append(self._scopes.scope(key))
+        if overtaken:
+            # The number they had then was `since` at most: another than now, so `why` finds what invalidated them.
+            block.noted = tuple([(scope, since) for scope in overtaken])
             block.recorder.spoil("it was invalidated after what it was made from was read")
+
+    def begin_anew(self, block: Flight) -> None:
+        """Note the scopes of a value that was found to stand as they are now, so that what came since is passed over.
+
+        That is what the batch itself has invalidated.
+        """
+        self._note(block)
+        block.revision = self._scopes.revision
+        block.recorder.pairs = {scope: scope.number for scope in block.recorder.pairs}
+
+    def _note(self, block: Flight) -> None:
+        assert block.labels is not None  # noqa: S101 - blocks are made with labels
+        block.noted = block.labels.note(self._scopes.revision)
 
     def keep(self, computation: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> bool:
         """Put what a computation made into memory, unless that has lost its validity; return whether it did."""
