@@ -110,7 +110,7 @@ def unchanged(dependencies: Iterable[Dependency]) -> bool:
                     or not dependency.settled
                 ):
                     return False
-            elif dependency.kind == "absent" or not dependency.folders:
+            elif dependency.digest == b"":  # nothing was there
                 if exists(dependency.path):
                     return False
             elif not dependency.settled or any(tuple_of(_stat(name)) != then for name, then in dependency.folders):
