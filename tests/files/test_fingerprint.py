@@ -5,7 +5,6 @@ timestamps, each field of the tuple left out of the comparison, a listing whose 
 of a folder that never held still taken for that of an absent one.
 """
 
-import os
 from unittest.mock import patch
 
 import pytest
@@ -23,12 +22,12 @@ FIELDS = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 def record(path, *, settled=True, status=None):
-    status = tuple_of(os.stat(path)) if status is None else status
+    status = tuple_of(path.stat()) if status is None else status
     return Dependency(str(path), "file", NOWHERE, digest=b"x", status=status, settled=settled)
 
 
 def listing(path, *, settled=True):
-    folders = ((str(path), tuple_of(os.stat(path))),)
+    folders = ((str(path), tuple_of(path.stat())),)
     return Dependency(str(path), "listing", NOWHERE, digest=b"x", pattern="*", folders=folders, settled=settled)
 
 
@@ -83,7 +82,7 @@ def test_a_settled_file_is_unchanged_and_an_unsettled_one_has_to_be_read(tmp_pat
 def test_each_field_of_the_tuple_tells_a_change(tmp_path, field):
     file = tmp_path / "a.md"
     file.write_text("one")
-    status = list(tuple_of(os.stat(file)))
+    status = list(tuple_of(file.stat()))
     status[field] += 1
     assert not unchanged([record(file, status=tuple(status))])
 

@@ -39,12 +39,14 @@ def way(path: str) -> Way:
             here = os.path.dirname(here)
             continue
         place = os.path.join(here, part)
+        kind, target = _look(place)
+        if here != os.sep:
+            folders[here] = None
+        elif not stat.S_ISDIR(kind):
+            # Watched only for what else than a folder lies there: on most ways nothing does, and much happens there.
+            places[here] = folders[here] = None
         places[place] = None
-        folders[here] = None
-        try:
-            kind = os.lstat(place).st_mode
-            target = os.readlink(place) if stat.S_ISLNK(kind) else None
-        except OSError:
+        if not kind:
             break
         if target is None:
             here = place
@@ -54,9 +56,16 @@ def way(path: str) -> Way:
             links += 1
             here = os.sep if os.path.isabs(target) else here
             waiting += [step for step in target.split(os.sep) if step][::-1]
-    # The root of the file system is never replaced, and its other children are nobody's concern.
-    folders.pop(os.sep, None)
     return Way(tuple(places), tuple(folders))
+
+
+def _look(place: str) -> tuple[int, str | None]:
+    """Return the mode of what is there, 0 if that cannot be told, and where it leads if it is a symlink."""
+    try:
+        kind = os.lstat(place).st_mode
+        return kind, os.readlink(place) if stat.S_ISLNK(kind) else None
+    except OSError:
+        return 0, None
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
