@@ -1,7 +1,7 @@
 """T6: files flip at random moments, within one tick of their clock too; after `sync()` nobody sees an older value.
 
-Each file holds a number of fixed width, so that its size never changes. Seen to fail on planted bugs: a `sync()` that
-does not wait for the comparison, a baseline that goes by the status of young files.
+Each file holds a number of fixed width, so that its size never changes. Seen to fail on a planted bug: a `sync()` that
+compares nothing. Young files whose status cannot be trusted are the matter of `test_mutations.py`.
 """
 
 import asyncio
