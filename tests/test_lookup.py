@@ -1,19 +1,16 @@
-"""What the options of one lookup promise to the caller that gives them, and to those that do not.
+"""One lookup: what a caller is given where a glance at the entry does not answer, and whose options count.
 
-Seen to fail on planted bugs: an expiry that counts from the last read, a stale value that is served for ever, a soft
-timeout that ends the computation, a kept failure that no invalidation reaches, a refresh at every hit.
+P1 to P3 have the promises about computations; here is each option of `get_or_compute` that decides what is served.
 """
 
 import asyncio
-import logging
-import math
-from datetime import UTC, datetime, timedelta
+import traceback
 
 import pytest
 
-from _support import Counted
+from _support import Counted, replace
 from _ways import KEY, WAYS, invalidate, options
-from shared_prompt_cache import TTL, Computed
+from shared_prompt_cache._flights import MOST_BACKGROUND
 from shared_prompt_cache.testing import ManualClock, wait_until
 
 
@@ -23,8 +20,8 @@ def clock():
 
 
 @pytest.fixture
-async def timed(open_cache, clock):
-    return await open_cache(clock=clock, ttl_seconds=60)
+async def cache(open_cache, clock):
+    return await open_cache(clock=clock)
 
 
 @pytest.fixture
@@ -34,323 +31,311 @@ def file(tmp_path):
     return path
 
 
-# Time to live.
+async def at_rest(cache):
+    await wait_until(lambda: not cache._flights.running)
 
 
-@pytest.mark.parametrize(
-    ("ttl", "seconds"), [(None, 60), (5, 5), (2.5, 2.5), (timedelta(minutes=3), 180), (TTL.DYNAMIC, 300)]
-)
-async def test_a_value_lives_for_its_time_and_no_longer(timed, clock, ttl, seconds):
-    await timed.get_or_compute("key", Counted("old"), ttl=ttl)
-    clock.advance(seconds - 0.001)
-    assert await timed.get_or_compute("key", Counted("new"), ttl=ttl) == "old"
-    clock.advance(0.001)
-    assert await timed.get_prompt("key") is None
-    assert await timed.get_or_compute("key", Counted("new"), ttl=ttl) == "new"
-
-
-async def test_for_ever_is_for_ever(timed, clock):
-    await timed.set_prompt("key", "value", ttl=math.inf)
-    clock.advance(1e9)
-    cached = await timed.get_prompt("key")
-    assert (cached.prompt, cached.expires_at, cached.stale) == ("value", math.inf, False)
-
-
-async def test_reading_does_not_prolong_a_life(timed, clock):
-    await timed.set_prompt("key", "value")
-    for _ in range(6):
-        clock.advance(10)
-        last = await timed.get_prompt("key")
-    assert last is None
-
-
-async def test_a_value_set_again_lives_anew(timed, clock):
-    await timed.set_prompt("key", "value")
-    clock.advance(50)
-    await timed.set_prompt("key", "value")
-    clock.advance(50)
-    assert (await timed.get_prompt("key")).prompt == "value"
-
-
-# Stale values.
-
-
-async def test_who_accepts_it_is_served_the_stale_value_at_once_and_it_is_computed_behind(timed, clock):
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(61)
-    gate = asyncio.Event()
-    new = Counted("new", gate=gate)
-    assert await timed.get_or_compute("key", new, stale_for=30) == "old"
-    assert await timed.get_prompt("key") is None  # for those who do not accept it, it has expired
-    assert timed.get_stats().stale_served == 1
-    gate.set()
-    await wait_until(lambda: new.ended == 1)
-    assert await timed.get_or_compute("key", new, stale_for=30) == "new"
-
-
-async def test_it_is_served_for_so_long_and_no_longer(timed, clock):
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(60 + 29.9)
-    assert await timed.get_or_compute("key", Counted(LookupError()), stale_for=30) == "old"
-    await wait_until(lambda: not timed._flights.running)
-    clock.advance(0.1)
-    assert await timed.get_or_compute("key", Counted("new"), stale_for=30) == "new"
-
-
-async def test_a_failure_behind_it_is_logged_and_hurts_nobody(timed, clock, caplog):
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(61)
-    with caplog.at_level(logging.WARNING, logger="shared_prompt_cache"):
-        assert await timed.get_or_compute("key", Counted(LookupError("gone")), stale_for=30) == "old"
-        await wait_until(lambda: not timed._flights.running)
-    (record,) = [record for record in caplog.records if "refresh.failed" in record.message]
-    assert "key" in record.message
-    assert await timed.get_or_compute("key", Counted("new"), stale_for=30) in {"old", "new"}
-
-
-async def test_a_caller_who_waits_is_served_the_stale_value_where_the_computation_fails(timed, clock):
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(61)
-    assert await timed.get_or_compute("key", Counted(LookupError()), stale_for=30, soft_timeout=5) == "old"
-    with pytest.raises(LookupError):
-        await timed.get_or_compute("key", Counted(LookupError()))
-
-
-async def test_with_a_soft_timeout_the_new_value_is_waited_for(timed, clock):
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(61)
-    assert await timed.get_or_compute("key", Counted("new"), stale_for=30, soft_timeout=5) == "new"
-
-
-async def test_when_that_has_passed_the_stale_value_has_to_do_and_the_computation_goes_on(timed, clock):
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(61)
-    gate = asyncio.Event()
-    new = Counted("new", gate=gate)
-    assert await timed.get_or_compute("key", new, stale_for=30, soft_timeout=0) == "old"
-    gate.set()
-    await wait_until(lambda: new.ended == 1)
-    assert new.cancelled == 0
-    assert (await timed.get_prompt("key")).prompt == "new"
-
-
-async def test_a_soft_timeout_without_a_stale_value_waits(timed):
-    gate = asyncio.Event()
-    asking = asyncio.create_task(timed.get_or_compute("key", Counted("new", gate=gate), stale_for=30, soft_timeout=0))
-    await wait_until(lambda: timed.get_stats().computations == 1)
-    gate.set()
-    assert await asking == "new"
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_what_is_invalidated_softly_is_stale_and_what_is_invalidated_hard_is_gone(timed, file, way):
-    await timed.get_or_compute(KEY, Counted("old"), **options(file))
-    await invalidate(timed, way, file, soft=True)
-    assert await timed.get_prompt(KEY) is None
-    gate = asyncio.Event()
-    new = Counted("new", gate=gate)
-    assert await timed.get_or_compute(KEY, new, stale_for=30, **options(file)) == "old"
-    await wait_until(lambda: new.began == 1)
-    await invalidate(timed, way, file)
-    assert await timed.get_or_compute(KEY, Counted("newest"), stale_for=30, **options(file)) == "newest"
-    gate.set()
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_soft_invalidation_during_a_computation_lets_its_value_be_born_stale(timed, file, way):
-    gate = asyncio.Event()
-    old = Counted("old", gate=gate)
-    waiting = asyncio.create_task(timed.get_or_compute(KEY, old, **options(file)))
-    await wait_until(lambda: old.began == 1)
-    await invalidate(timed, way, file, soft=True)
-    gate.set()
-    assert await waiting == "old"
-    assert await timed.get_prompt(KEY) is None
-    assert await timed.get_or_compute(KEY, Counted("new"), stale_for=30, **options(file)) == "old"
-
-
-async def test_what_was_made_from_a_file_that_changed_is_never_served_stale(timed, clock, file):
-    async def read():
-        return await timed.files.read_text(file)
-
-    await timed.get_or_compute("key", read)
-    clock.advance(61)
-    file.write_text("- use spaces\n")
-    assert await timed.get_or_compute("key", read, stale_for=30) == "- use spaces\n"
-
-
-# Refresh ahead.
-
-
-async def test_a_hit_late_in_life_starts_one_computation_behind_it(timed, clock):
-    new = Counted("new")
-    await timed.get_or_compute("key", Counted("old"))
-    clock.advance(29)
-    assert await timed.get_or_compute("key", new, refresh_ahead=0.5) == "old"
-    assert timed.get_stats().computations == 1
-    clock.advance(2)
-    assert await timed.get_or_compute("key", new, refresh_ahead=0.5) == "old"
-    assert await timed.get_or_compute("key", new, refresh_ahead=0.5) == "old"
-    await wait_until(lambda: new.ended == 1)
-    assert await timed.get_or_compute("key", new, refresh_ahead=0.5) == "new"
-    assert new.began == 1
-
-
-# Kept failures.
-
-
-async def test_a_kept_failure_is_raised_again_with_the_traceback_of_the_first(timed, clock):
-    compute = Counted(LookupError("no such agent"))
-    caught = []
-    for _ in range(2):
-        with pytest.raises(LookupError) as error:
-            await timed.get_or_compute("key", compute, cache_errors_for=10)
-        caught.append(error)
-    assert caught[0].value is caught[1].value
-    assert caught[1].traceback[-1].name == "__call__"
-    assert compute.began == 1
+async def make_stale(cache, clock, **more):
+    """Let `"old"` lie under `KEY`, expired just now."""
+    await cache.get_or_compute(KEY, Counted("old"), ttl=10, **more)
     clock.advance(10)
-    assert await timed.get_or_compute("key", Counted("found")) == "found"
+
+
+def logged(caplog):
+    return [record.event for record in caplog.records]
+
+
+# stale_for
+
+
+async def test_a_stale_value_is_served_until_stale_for_has_passed(cache, clock):
+    await make_stale(cache, clock)
+    clock.advance(59)
+    assert await cache.get_or_compute(KEY, Counted(LookupError()), stale_for=60) == "old"
+    await at_rest(cache)
+    clock.advance(1)
+    assert await cache.get_or_compute(KEY, Counted("new"), stale_for=60) == "new"
+
+
+async def test_nothing_stale_is_served_to_who_does_not_ask_for_it(cache, clock):
+    await make_stale(cache, clock)
+    assert await cache.get_or_compute(KEY, Counted("new")) == "new"
+
+
+async def test_a_stale_value_does_not_stop_being_one_by_being_served(cache, clock):
+    await make_stale(cache, clock)
+    for _ in range(2):
+        clock.advance(20)
+        assert await cache.get_or_compute(KEY, Counted(LookupError()), stale_for=60) == "old"
+        await at_rest(cache)
+    clock.advance(20)
+    assert await cache.get_or_compute(KEY, Counted("new"), stale_for=60) == "new"
+
+
+async def test_a_failure_in_the_background_is_logged_and_hurts_nobody(cache, clock, caplog):
+    await make_stale(cache, clock)
+    failing = Counted(LookupError("no such memory"))
+    assert await cache.get_or_compute(KEY, failing, stale_for=60) == "old"
+    await at_rest(cache)
+    assert logged(caplog) == ["refresh.failed"]
+    assert await cache.get_or_compute(KEY, failing, stale_for=60) == "old"
+    await at_rest(cache)
+    assert failing.began == 2
+    assert await cache.get_or_compute(KEY, Counted("new")) == "new"
+
+
+async def test_a_failure_that_reaches_a_caller_is_not_logged_besides(cache, caplog):
+    with pytest.raises(LookupError):
+        await cache.get_or_compute(KEY, Counted(LookupError()))
+    assert logged(caplog) == []
+
+
+async def test_with_the_background_full_a_stale_value_is_served_and_nothing_is_begun(cache, clock):
+    await make_stale(cache, clock)
+    gate = asyncio.Event()
+    for number in range(MOST_BACKGROUND):
+        await cache.get_or_compute(f"key-{number}", Counted("old"), ttl=10)
+    clock.advance(10)
+    for number in range(MOST_BACKGROUND):
+        await cache.get_or_compute(f"key-{number}", Counted("new", gate=gate), stale_for=60)
+    refresh = Counted("new", gate=gate)
+    assert await cache.get_or_compute(KEY, refresh, stale_for=60) == "old"
+    # Who waits and runs out of patience cannot leave one more behind either: the last to leave ends it.
+    assert await cache.get_or_compute(KEY, refresh, stale_for=60, soft_timeout=0.001) == "old"
+    await wait_until(lambda: refresh.cancelled == 1)
+    assert refresh.began == 1
+    gate.set()
+    await at_rest(cache)
+    assert await cache.get_or_compute(KEY, Counted("new"), stale_for=60) == "old"
+    await at_rest(cache)
+    assert (await cache.get_prompt(KEY)).prompt == "new"
+
+
+# soft_timeout
+
+
+async def test_who_waits_softly_gets_the_new_value_if_it_comes_in_time(cache, clock):
+    await make_stale(cache, clock)
+    assert await cache.get_or_compute(KEY, Counted("new"), stale_for=60, soft_timeout=3600) == "new"
+    assert cache.get_stats().stale_served == 0
+
+
+async def test_without_anything_stale_a_soft_timeout_ends_nothing(cache):
+    gate = asyncio.Event()
+    compute = Counted("new", gate=gate)
+    waiting = asyncio.create_task(cache.get_or_compute(KEY, compute, stale_for=60, soft_timeout=0))
+    alone = asyncio.create_task(cache.get_or_compute(KEY, compute, soft_timeout=0))
+    await wait_until(lambda: compute.began == 1 and cache.get_stats().shared_computations == 1)
+    await asyncio.sleep(0.005)
+    gate.set()
+    assert await asyncio.gather(waiting, alone) == ["new", "new"]
+
+
+async def test_who_waits_softly_is_served_stale_when_the_computation_fails(cache, clock, caplog):
+    await make_stale(cache, clock)
+    failing = Counted(LookupError())
+    assert await cache.get_or_compute(KEY, failing, stale_for=60, soft_timeout=3600) == "old"
+    assert failing.began == 1
+    assert cache.get_stats().stale_served == 1
+    with pytest.raises(LookupError):
+        await cache.get_or_compute(KEY, failing, soft_timeout=3600)
+
+
+async def test_a_hard_timeout_is_a_failure_to_who_takes_something_stale(cache, clock):
+    await make_stale(cache, clock)
+    slow = Counted("new", gate=asyncio.Event())
+    assert await cache.get_or_compute(KEY, slow, stale_for=60, soft_timeout=3600, hard_timeout=0.001) == "old"
+    await wait_until(lambda: slow.cancelled == 1)
+
+
+async def test_what_became_too_old_while_the_caller_waited_is_not_served(cache, clock):
+    await make_stale(cache, clock)
+    gate = asyncio.Event()
+    compute = Counted("new", gate=gate)
+    waiting = asyncio.create_task(cache.get_or_compute(KEY, compute, stale_for=60, soft_timeout=0.001))
+    await wait_until(lambda: compute.began == 1)
+    clock.advance(60)
+    await asyncio.sleep(0.005)
+    gate.set()
+    assert await waiting == "new"
+    assert compute.began == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_invalidation_forgets_it(timed, file, way):
+async def test_what_was_invalidated_while_the_caller_waited_is_not_served(cache, clock, file, way):
+    await make_stale(cache, clock, **options(file))
+    gate = asyncio.Event()
+    failing = Counted(LookupError(), gate=gate)
+    waiting = asyncio.create_task(cache.get_or_compute(KEY, failing, stale_for=60, soft_timeout=3600, **options(file)))
+    await wait_until(lambda: failing.began == 1)
+    await invalidate(cache, way, file)
+    gate.set()
     with pytest.raises(LookupError):
-        await timed.get_or_compute(KEY, Counted(LookupError()), cache_errors_for=10, **options(file))
-    await invalidate(timed, way, file)
-    assert await timed.get_or_compute(KEY, Counted("found"), **options(file)) == "found"
+        await waiting
 
 
-async def test_so_does_a_change_of_a_file_it_was_made_from(timed, tmp_path):
-    async def read():
-        return await timed.files.read_text(tmp_path / "absent.md")
+async def test_who_waits_softly_for_a_lock_is_served_stale(cache, clock):
+    await make_stale(cache, clock)
 
-    with pytest.raises(FileNotFoundError):
-        await timed.get_or_compute("key", read, cache_errors_for=10)
-    (tmp_path / "absent.md").write_text("here")
-    assert await timed.get_or_compute("key", read) == "here"
+    async def ask():
+        return await cache.get_or_compute(KEY, Counted("never"), stale_for=60, soft_timeout=0.001)
+
+    asking = asyncio.create_task(ask())
+    async with cache.lock(KEY):
+        assert await asking == "old"
 
 
-async def test_a_value_that_is_set_takes_the_place_of_a_kept_failure(timed):
+# refresh_ahead
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.8])
+async def test_a_refresh_begins_at_its_fraction_of_the_time_to_live(cache, clock, fraction):
+    await cache.get_or_compute(KEY, Counted("old"), ttl=100)
+    refresh = Counted("new")
+    clock.advance(100 * fraction - 1)
+    assert await cache.get_or_compute(KEY, refresh, ttl=100, refresh_ahead=fraction) == "old"
+    assert cache.get_stats().computations == 1
+    clock.advance(2)
+    assert await cache.get_or_compute(KEY, refresh, ttl=100, refresh_ahead=fraction) == "old"
+    await at_rest(cache)
+    found = await cache.get_prompt(KEY)
+    assert (found.prompt, refresh.began) == ("new", 1)
+    assert found.expires_at == clock.wall() + 100
+
+
+async def test_what_never_expires_is_never_refreshed_ahead(cache, clock):
+    await cache.set_prompt(KEY, "old", ttl=float("inf"))
+    clock.advance(10**9)
+    assert await cache.get_or_compute(KEY, Counted("never"), refresh_ahead=0.1) == "old"
+    assert cache.get_stats().computations == 0
+
+
+async def test_a_refresh_that_fails_leaves_the_value_as_it_is(cache, clock, caplog):
+    await cache.get_or_compute(KEY, Counted("old"), ttl=100)
+    clock.advance(90)
+    failing = Counted(LookupError())
+    assert await cache.get_or_compute(KEY, failing, refresh_ahead=0.8, cache_errors_for=60) == "old"
+    await at_rest(cache)
+    assert logged(caplog) == ["refresh.failed"]
+    assert await cache.get_or_compute(KEY, failing) == "old"
+
+
+async def test_with_the_background_full_no_refresh_is_begun(cache, clock):
+    await cache.get_or_compute(KEY, Counted("old"), ttl=100)
+    clock.advance(90)
+    gate = asyncio.Event()
+    for number in range(MOST_BACKGROUND):
+        await cache.get_or_compute(f"key-{number}", Counted("old"), ttl=1)
+    clock.advance(1)
+    for number in range(MOST_BACKGROUND):
+        await cache.get_or_compute(f"key-{number}", Counted("new", gate=gate), stale_for=60)
+    begun = cache.get_stats().computations
+    assert await cache.get_or_compute(KEY, Counted("never"), refresh_ahead=0.8) == "old"
+    assert cache.get_stats().computations == begun
+    gate.set()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_is_invalidated_is_not_brought_back_by_its_refresh(cache, clock, file, way):
+    gate = asyncio.Event()
+    await cache.get_or_compute(KEY, Counted("old"), ttl=100, **options(file))
+    clock.advance(90)
+    refresh = Counted("old too", gate=gate)
+    assert await cache.get_or_compute(KEY, refresh, refresh_ahead=0.8, **options(file)) == "old"
+    await wait_until(lambda: refresh.began == 1)
+    await invalidate(cache, way, file)
+    gate.set()
+    await at_rest(cache)
+    assert await cache.get_prompt(KEY) is None
+
+
+# cache_errors_for
+
+
+async def test_a_kept_failure_is_the_same_exception_with_its_first_traceback(cache):
+    async def compute():
+        raise LookupError("no such memory")
+
+    caught = []
+    for _ in range(5):
+        with pytest.raises(LookupError) as error:
+            await cache.get_or_compute(KEY, compute, cache_errors_for=60)
+        caught.append(error)
+    assert len({id(error.value) for error in caught}) == 1
+    frames = [[frame.name for frame in traceback.extract_tb(error.tb)] for error in caught]
+    assert all(names[-1] == "compute" for names in frames)
+    assert len(frames[4]) == len(frames[1])  # it does not grow by being raised
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_kept_failure_is_invalidated_like_an_entry(cache, file, way):
     with pytest.raises(LookupError):
-        await timed.get_or_compute("key", Counted(LookupError()), cache_errors_for=10)
-    await timed.set_prompt("key", "by hand")
-    assert await timed.get_or_compute("key", Counted("computed")) == "by hand"
+        await cache.get_or_compute(KEY, Counted(LookupError()), cache_errors_for=60, **options(file))
+    await invalidate(cache, way, file)
+    assert await cache.get_or_compute(KEY, Counted("new"), **options(file)) == "new"
 
 
-async def test_kept_failures_are_bounded(timed):
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_failure_that_was_invalidated_while_it_came_about_is_not_kept(cache, file, way):
+    gate = asyncio.Event()
+    failing = Counted(LookupError(), gate=gate)
+    waiting = asyncio.create_task(cache.get_or_compute(KEY, failing, cache_errors_for=60, **options(file)))
+    await wait_until(lambda: failing.began == 1)
+    await invalidate(cache, way, file)
+    gate.set()
+    with pytest.raises(LookupError):
+        await waiting
+    assert await cache.get_or_compute(KEY, Counted("new"), **options(file)) == "new"
+
+
+async def test_a_kept_failure_goes_with_the_files_it_came_from(cache, file):
+    async def parse():
+        if "tabs" in await cache.files.read_text(file):
+            raise ValueError("no tabs")
+        return "parsed"
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no tabs"):
+            await cache.get_or_compute(KEY, parse, cache_errors_for=60)
+    assert cache.get_stats().computations == 1
+    replace(file, "- use spaces\n")
+    assert await cache.get_or_compute(KEY, parse, cache_errors_for=60) == "parsed"
+
+
+async def test_setting_a_value_forgets_the_failure(cache, clock):
+    with pytest.raises(LookupError):
+        await cache.get_or_compute(KEY, Counted(LookupError()), cache_errors_for=60)
+    await cache.set_prompt(KEY, "set", ttl=10)
+    clock.advance(10)
+    assert await cache.get_or_compute(KEY, Counted("new")) == "new"
+
+
+async def test_a_kept_failure_hides_nothing_stale_from_who_takes_that(cache, clock):
+    await make_stale(cache, clock)
+    failing = Counted(LookupError())
+    for _ in range(3):
+        assert await cache.get_or_compute(KEY, failing, stale_for=60, cache_errors_for=30) == "old"
+        await at_rest(cache)
+    assert failing.began == 1
+    with pytest.raises(LookupError):
+        await cache.get_or_compute(KEY, failing)
+    clock.advance(30)
+    assert await cache.get_or_compute(KEY, Counted("new"), stale_for=60) == "old"
+    await at_rest(cache)
+    assert await cache.get_or_compute(KEY, failing, stale_for=60) == "new"
+
+
+async def test_with_nothing_stale_a_kept_failure_is_raised_to_everybody(cache):
+    failing = Counted(LookupError())
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            await cache.get_or_compute(KEY, failing, stale_for=60, cache_errors_for=30)
+    assert failing.began == 1
+
+
+async def test_the_number_of_kept_failures_is_bounded(cache):
     for number in range(1100):
         with pytest.raises(LookupError):
-            await timed.get_or_compute(f"key {number}", Counted(LookupError()), cache_errors_for=10)
-    assert len(timed._computations.failures) == 1024
-    assert await timed.get_or_compute("key 0", Counted("found")) == "found"
-
-
-# What a computation says of its value.
-
-
-async def test_a_computation_may_say_how_its_value_is_kept(timed, clock):
-    said = Computed("value", ttl=5, metadata={"model": "small"}, tags=["from inside"])
-    assert await timed.get_or_compute("key", Counted(said), metadata={"model": "?"}, tags=["from outside"]) == "value"
-    cached = await timed.get_prompt("key")
-    assert cached.metadata == {"model": "small"}
-    assert cached.tags == {"from inside", "from outside"}
-    clock.advance(5)
-    assert await timed.get_prompt("key") is None
-
-
-async def test_an_invalidation_finds_a_value_by_the_tag_it_got_from_inside(timed):
-    await timed.get_or_compute("key", Counted(Computed("value", tags=["late"])))
-    assert await timed.invalidate_tag("late") == 1
-
-
-async def test_a_tag_that_was_invalidated_before_the_value_had_it_keeps_the_value_out(timed):
-    gate = asyncio.Event()
-    compute = Counted(Computed("old", tags=["late"]), gate=gate)
-    waiting = asyncio.create_task(timed.get_or_compute("key", compute))
-    await wait_until(lambda: compute.began == 1)
-    await timed.invalidate_tag("late")
-    gate.set()
-    assert await waiting == "old"
-    assert await timed.get_prompt("key") is None
-    assert "a tag of it was invalidated" in timed.explain("key").reason
-
-
-# Whose options.
-
-
-async def test_scopes_may_come_from_metadata(timed):
-    metadata = {"agent": "Python_Engineer", "project": "web", "at": datetime(2026, 1, 1, tzinfo=UTC)}
-    await timed.set_prompt("key", "value", metadata)
-    cached = await timed.get_prompt("key")
-    assert (cached.agent, cached.project) == ("Python_Engineer", "web")
-    assert await timed.invalidate_agent("python-engineer-agent", "web") == 1
-
-
-async def test_the_options_of_a_value_are_those_of_the_call_that_started_it(timed, clock):
-    gate = asyncio.Event()
-    compute = Counted("value", gate=gate)
-    first = asyncio.create_task(timed.get_or_compute("key", compute, ttl=5, tags=["first"]))
-    await wait_until(lambda: compute.began == 1)
-    second = asyncio.create_task(timed.get_or_compute("key", compute, ttl=500, tags=["second"]))
-    await wait_until(lambda: timed.get_stats().shared_computations == 1)
-    gate.set()
-    assert await asyncio.gather(first, second) == ["value", "value"]
-    assert (await timed.get_prompt("key")).tags == {"first"}
-    clock.advance(5)
-    assert await timed.get_prompt("key") is None
-
-
-async def test_a_hit_that_names_other_scopes_is_logged_once(timed, caplog):
-    await timed.get_or_compute("key", Counted("value"), agent="engineer")
-    with caplog.at_level(logging.WARNING, logger="shared_prompt_cache"):
-        for said in ({"agent": "engineer"}, {"agent": "qa"}, {"tags": ["web"]}, {"project": "web"}):
-            assert await timed.get_or_compute("key", Counted("other"), **said) == "value"
-    assert [record.message for record in caplog.records] == [
-        "entry.scopes_differ cache='default' key='key'",
-    ]
-
-
-async def test_a_value_that_is_set_overtakes_the_computation_of_its_key(timed):
-    gate = asyncio.Event()
-    compute = Counted("computed", gate=gate)
-    waiting = asyncio.create_task(timed.get_or_compute("key", compute))
-    await wait_until(lambda: compute.began == 1)
-    await timed.set_prompt("key", "by hand")
-    assert await timed.get_or_compute("key", compute) == "by hand"
-    gate.set()
-    assert await waiting == "computed"
-    assert (await timed.get_prompt("key")).prompt == "by hand"
-
-
-# Room.
-
-
-async def test_a_value_larger_than_all_the_room_is_returned_and_evicts_nothing(open_cache):
-    cache = await open_cache(max_memory_mb=0.1)
-    await cache.set_prompt("small", "s")
-    assert len(await cache.get_or_compute("huge", Counted("h" * 200_000))) == 200_000
-    assert await cache.get_prompt("huge") is None
-    assert (await cache.get_prompt("small")).prompt == "s"
-    assert cache.get_stats().eviction_count == 0
-    assert cache.explain("huge").state == "not kept"
-    assert "max_memory_mb" in cache.explain("huge").reason
-
-
-async def test_one_made_from_files_leaves_no_trace_of_them(open_cache, file):
-    cache = await open_cache(max_memory_mb=0.1)
-
-    async def read():
-        return await cache.files.read_text(file) * 20_000
-
-    await cache.get_or_compute("huge", read)
-    assert cache._proofs._held == {}
-
-
-async def test_replacing_a_key_at_capacity_evicts_nothing(open_cache):
-    cache = await open_cache(max_size=2)
-    for number in range(5):
-        await cache.set_prompt("a", number)
-        await cache.set_prompt("b", number)
-    assert cache.get_stats().eviction_count == 0
-    assert set(await cache.get_many(["a", "b", "c"])) == {"a", "b"}
+            await cache.get_or_compute(f"key-{number}", Counted(LookupError()), cache_errors_for=60)
+    assert len(cache._computations.failures) == 1024
+    assert await cache.get_or_compute("key-0", Counted("new")) == "new"  # the oldest is forgotten

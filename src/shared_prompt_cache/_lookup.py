@@ -1,8 +1,9 @@
 """One lookup: what `get_prompt` and `get_or_compute` do where a glance at the entry does not answer the call.
 
-The order is: an entry that stands and is proved; a failure that was kept; a stale entry, if the caller accepts one;
-the flight of the key, if what that has read so far still holds; a new flight. Between the last look at any of these and
-the use of it there is no await, so what was found is true when it is used.
+The order is: an entry that stands and is proved; a failure that was kept, unless the caller accepts a stale entry and
+there is one; that stale entry, if the caller does not wait; the flight of the key, if what that has read so far still
+holds; a new flight. Between the last look at any of these and the use of it there is no await, so what was found is
+true when it is used.
 """
 
 from __future__ import annotations
@@ -81,6 +82,11 @@ class Lookups:
                 self._computations.failures
                 and (failure := await self._find_in(self._computations.failures, key, strict)) is not None
             ):
+                if call.stale_for:
+                    if (stale := await self._find_stale(call)) is not None:
+                        return self._serve_stale(stale)
+                    call.stale_for = 0.0  # there is none; the failure is looked at again after that await
+                    continue
                 self.hit(failure)
                 raise failure.value[0].with_traceback(failure.value[1])
             stale = await self._find_stale(call) if call.stale_for else None
