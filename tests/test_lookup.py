@@ -10,6 +10,7 @@ import pytest
 
 from _support import Counted, replace
 from _ways import KEY, WAYS, invalidate, options
+from shared_prompt_cache import CacheClosedError, ComputeCancelled, ComputeTimeout
 from shared_prompt_cache._flights import MOST_BACKGROUND
 from shared_prompt_cache.testing import ManualClock, wait_until
 
@@ -82,6 +83,15 @@ async def test_a_failure_in_the_background_is_logged_and_hurts_nobody(cache, clo
     await at_rest(cache)
     assert failing.began == 2
     assert await cache.get_or_compute(KEY, Counted("new")) == "new"
+
+
+async def test_a_timeout_in_the_background_is_logged_too(cache, clock, caplog):
+    await make_stale(cache, clock)
+    slow = Counted("new", gate=asyncio.Event())
+    assert await cache.get_or_compute(KEY, slow, stale_for=60, hard_timeout=0.001) == "old"
+    await at_rest(cache)
+    assert logged(caplog) == ["refresh.failed"]
+    assert isinstance(caplog.records[0].exc_info[1], ComputeTimeout)
 
 
 async def test_a_failure_that_reaches_a_caller_is_not_logged_besides(cache, caplog):
@@ -183,6 +193,28 @@ async def test_who_waits_softly_for_a_lock_is_served_stale(cache, clock):
     asking = asyncio.create_task(ask())
     async with cache.lock(KEY):
         assert await asking == "old"
+
+
+# Cancellation is no failure.
+
+
+async def test_a_computation_that_cancels_itself_is_kept_by_nobody_and_nothing_stale_hides_it(cache, clock):
+    await make_stale(cache, clock)
+    cancelling = Counted(asyncio.CancelledError())
+    for _ in range(2):
+        with pytest.raises(ComputeCancelled):
+            await cache.get_or_compute(KEY, cancelling, stale_for=60, soft_timeout=3600, cache_errors_for=60)
+    assert cancelling.began == 2
+
+
+async def test_who_waits_while_the_cache_is_closed_is_not_served_stale(cache, clock):
+    await make_stale(cache, clock)
+    compute = Counted("new", gate=asyncio.Event())
+    waiting = asyncio.create_task(cache.get_or_compute(KEY, compute, stale_for=60, soft_timeout=3600))
+    await wait_until(lambda: compute.began == 1)
+    await cache.aclose()
+    with pytest.raises(CacheClosedError):
+        await waiting
 
 
 # refresh_ahead

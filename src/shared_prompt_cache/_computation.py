@@ -130,9 +130,11 @@ class Computations:
             self.flights.landed(flight)
 
     def _time_out(self, flight: Flight, limit: float) -> None:
-        self.flights.detach(flight, f"it was ended after {limit} s")
         message = f"the computation of {flight.key!r} took longer than its hard_timeout of {limit} s"
-        self.flights.finish(flight, None, ComputeTimeout(message, key=flight.key, timeout=limit))
+        error = ComputeTimeout(message, key=flight.key, timeout=limit)
+        self._tell_if_alone(flight, error)
+        self.flights.detach(flight, f"it was ended after {limit} s")
+        self.flights.finish(flight, None, error)
         self.flights.cancel(flight)
 
     def _land(self, flight: Flight, value: Any, making: Making) -> Any:
@@ -162,14 +164,18 @@ class Computations:
             flight.noted = (*flight.noted, *late)
 
     def _crash(self, flight: Flight, error: BaseException, making: Making) -> None:
-        if flight.background and not flight.waiters and flight.detached is None:
-            log(logging.WARNING, "refresh.failed", exc_info=error, cache=self._name, key=flight.key)
-        if making.cache_errors_for and isinstance(error, Exception) and self.refusal(flight) is None:
+        self._tell_if_alone(flight, error)
+        if making.cache_errors_for and is_failure(error) and self.refusal(flight) is None:
             self.forget_failure(flight.key)
             failure = (error, error.__traceback__)
             self.failures[flight.key] = self._entry(flight, failure, None, making.cache_errors_for)
             if len(self.failures) > _MOST_FAILURES:
                 self.forget_failure(next(iter(self.failures)))
+
+    def _tell_if_alone(self, flight: Flight, error: BaseException) -> None:
+        """Log a failure that reaches no caller."""
+        if flight.background and not flight.waiters and flight.detached is None:
+            log(logging.WARNING, "refresh.failed", exc_info=error, cache=self._name, key=flight.key)
 
     def refusal(self, computation: Flight) -> str | None:
         """Return why the value of a computation must not be kept, None if it may be."""
@@ -293,6 +299,11 @@ class Computations:
         """Forget all of them."""
         while self.failures:
             self.forget_failure(next(iter(self.failures)))
+
+
+def is_failure(error: BaseException | None) -> bool:
+    """Return whether a computation failed; to be cancelled is no failure."""
+    return isinstance(error, Exception) and not isinstance(error, ComputeCancelled)
 
 
 def _checked(awaitable: Any, compute: Callable[[], Any]) -> Any:

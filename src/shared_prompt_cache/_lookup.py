@@ -14,7 +14,7 @@ from collections.abc import Iterable, MutableMapping
 from os import PathLike
 from typing import Any, Final
 
-from shared_prompt_cache._computation import Computations
+from shared_prompt_cache._computation import Computations, is_failure
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.memory import Memory
 from shared_prompt_cache._core.scopes import Scopes, Subject, Verdict
@@ -114,8 +114,8 @@ class Lookups:
                 timeout=None if stale is None else call.soft_timeout,
                 background=True,
             )
-            failed = isinstance(flight.error, Exception)
-            if call.stale_for and (failed or not in_time) and (stale := await self._find_stale(call)) is not None:
+            failed = not in_time or is_failure(flight.error)
+            if call.stale_for and failed and (stale := await self._find_stale(call)) is not None:
                 return self._serve_stale(stale)
             if flight.task is None:
                 flight.result()  # a lock has none, but the cache may have been closed

@@ -26,7 +26,7 @@ from shared_prompt_cache._core.entry import CachedPrompt, Entry
 from shared_prompt_cache._core.filing import Filing
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import SLICE, Memory
-from shared_prompt_cache._core.scopes import Scopes
+from shared_prompt_cache._core.scopes import ALL, Scopes
 from shared_prompt_cache._files.files import Files
 from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
@@ -234,6 +234,7 @@ class SharedPromptCache:
             await outlast(self._closing)
 
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
+        self._memory.invalidate((ALL,))  # who is woken by the end of a flight finds nothing stale
         await self._flights.aclose(caller)
         self._computations.clear_failures()
         await self._invalidations.drain()
