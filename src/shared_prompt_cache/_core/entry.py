@@ -58,7 +58,7 @@ class CachedPrompt(Mapping[str, Any]):
     @property
     @abstractmethod
     def project(self) -> str | None:
-        """The project as it was given, or None."""
+        """The project as it was given, a relative path made absolute; or None."""
 
     @property
     @abstractmethod

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared_prompt_cache._core.entry import Labels
 from shared_prompt_cache._core.filing import Filing, entry_names, target_names
+from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._naming import shown
 from shared_prompt_cache._options import check_tags
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
@@ -28,12 +29,13 @@ class Labelling:
     def __init__(self, filing: Filing, rules: Iterable[WatchRule]) -> None:
         self._filing = filing
         self._plain = filing.labels(None, None, None, entry_names(""), _NO_TAGS)
-        self._paths: dict[str, dict[str, None]] = {}  # of a given name
+        self._paths: dict[str, dict[str, None]] = {}  # of a given name, and of the name of a folder
         self._names: dict[str, dict[str, None]] = {}  # of a path
         for rule in rules:
             if rule.project is not None and rule.project_root is not None:
                 path = resolved(str(rule.project_root))
-                self._paths.setdefault(rule.project, {})[path] = None
+                for name in (rule.project, os.path.basename(path)):
+                    self._paths.setdefault(name, {})[path] = None
                 self._names.setdefault(path, {})[rule.project] = None
 
     def labels(
@@ -72,7 +74,8 @@ class Labelling:
     def of_target(self, project: str) -> tuple[str, ...]:
         """Return the names of the entries that an invalidation of `project` concerns."""
         name = resolved(project)
-        return target_names(name, (*self._paths.get(name, ()), *self._names.get(name, ())))
+        paths = self._paths.get(name, {})
+        return target_names(name, (*paths, *(alias for path in (name, *paths) for alias in self._names.get(path, ()))))
 
 
 def agent_id(agent: str) -> str:
@@ -87,7 +90,7 @@ def agent_id(agent: str) -> str:
 
 
 def check_project(project: object) -> str:
-    """Return a project as text.
+    """Return a project as text: a name as it is, a path absolute; a relative one is that of this moment.
 
     Raises:
         ConfigError: If it is empty, or neither a name nor a path.
@@ -100,7 +103,7 @@ def check_project(project: object) -> str:
         raise ConfigTypeError(f"project is {shown(project)}; give a name or a path", field="project")
     if not project or "\0" in project:
         raise ConfigError(f"project is {shown(project)}; give a name or a path", field="project")
-    return project
+    return absolute(project) if os.sep in project and not project.startswith(os.sep) else project
 
 
 @lru_cache(maxsize=1024)
