@@ -61,6 +61,7 @@ class Files:
 
         Raises:
             ConfigError: If the pattern cannot be used.
+            OSError: If a folder cannot be looked into.
         """
         (name,) = check_paths((root,), "root")
         if not isinstance(pattern, str):

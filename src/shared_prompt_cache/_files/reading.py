@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 16 * 1024 * 1024
 _TRIES: Final = 8
+_PART: Final = 64 * 1024
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO must not block, a terminal not adopt
 CHILDREN: Final = "*"
 
@@ -37,14 +38,14 @@ def read_file(path: str) -> tuple[bytes | None, Dependency]:
     """Return the content of a file and its record; None and the record of its absence if it is not there.
 
     A file that is written while it is read is read again, eight times at most; then the last content is returned with
-    a record that nothing will ever equal.
+    a record that nothing will ever equal. So is that of a file whose size is not that of its content, as in `/proc`.
 
     Raises:
         OSError: If it cannot be opened or read.
         ConfigError: If it is no regular file, or larger than 16 MiB.
     """
     remote = is_remote(path)
-    content = b""
+    content = None
     for _ in range(_TRIES):
         began = now_ns()
         try:
@@ -56,7 +57,7 @@ def read_file(path: str) -> tuple[bytes | None, Dependency]:
         try:
             before = os.fstat(descriptor)
             _check_kind(path, before)
-            content = _content(descriptor, before.st_size)
+            content = _content(descriptor, path, before.st_size)
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -85,30 +86,38 @@ def _check_kind(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise ConfigError(f"{path!r} is {what}; read regular files, and list folders with files.glob()", field="path")
-    if status.st_size > MOST_BYTES:
+    _check_size(path, status.st_size)
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > MOST_BYTES:
         raise ConfigError(
-            f"{path!r} has {status.st_size} bytes, at most {MOST_BYTES} are read; declare it with depends_on() where "
+            f"{path!r} has {size} bytes, at most {MOST_BYTES} are read; declare it with depends_on() where "
             "it is small enough, or cache a part of it",
             field="path",
         )
 
 
-def _content(descriptor: int, size: int) -> bytes:
+def _content(descriptor: int, path: str, size: int) -> bytes:
+    """Return all there is; that may be more than `size`, of a file that grows or has no size of its own."""
     parts = []
-    left = size + 1  # one more, to notice that it grew
-    while left > 0 and (part := os.read(descriptor, left)):
+    length = 0
+    while part := os.read(descriptor, max(size + 1 - length, _PART)):
         parts.append(part)
-        left -= len(part)
+        length += len(part)
+        _check_size(path, length)
     return b"".join(parts)
 
 
 def glob(root: str, pattern: str) -> tuple[list[Path], Dependency]:
     """Return the paths below `root` that match, sorted, and the record of which they are.
 
-    Symlinked folders are not entered. A root that does not exist has no names, and its creation is a change.
+    Symlinked folders are not entered. A root that does not exist has no names, and its creation is a change. If folders
+    never hold still, the names that were last seen are returned with a record that nothing will ever equal.
 
     Raises:
         ConfigError: If the pattern cannot be used.
+        OSError: If a folder cannot be looked into.
     """
     read = _globs.read(_globs.check(pattern, "pattern"), "pattern")
     from pathlib import Path  # noqa: PLC0415 - loaded when used
@@ -119,10 +128,10 @@ def glob(root: str, pattern: str) -> tuple[list[Path], Dependency]:
         began = now_ns()
         visited: list[tuple[str, Stat]] = []
         names = []
-        steady = _collect(root, "", read, names, visited)
+        steady = _collect(root, read, names, visited)
+        names.sort()
         if not steady:
             continue
-        names.sort()
         settled = bool(visited) and all(is_settled(status, began, remote=remote) for _, status in visited)
         if not visited:
             # Nothing to list: like a file that is absent, proved by looking for it.
@@ -139,9 +148,7 @@ def glob(root: str, pattern: str) -> tuple[list[Path], Dependency]:
                 remote=remote,
             )
         return [Path(root, name) for name in names], dependency
-    return [Path(root, name) for name in sorted(names)], Dependency(
-        root, "listing", way(root), digest=None, pattern=pattern
-    )
+    return [Path(root, name) for name in names], Dependency(root, "listing", way(root), digest=None, pattern=pattern)
 
 
 def _way_of_listing(root: str, visited: list[tuple[str, Stat]]) -> Way:
@@ -152,32 +159,33 @@ def _way_of_listing(root: str, visited: list[tuple[str, Stat]]) -> Way:
     )
 
 
-def _collect(root: str, below: str, read: _globs.Glob, names: list[str], visited: list[tuple[str, Stat]]) -> bool:
-    """Add what matches in one folder and below it; return False if a folder changed meanwhile."""
-    folder = os.path.join(root, below) if below else root
-    try:
-        before = os.stat(folder)
-        if not stat.S_ISDIR(before.st_mode):
-            return True
-        with os.scandir(folder) as entries:
-            children = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        after = os.stat(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    if tuple_of(before) != tuple_of(after):
-        return False
-    visited.append((folder, tuple_of(before)))
-    level = below.count("/") + 1 if below else 0
-    for name, is_folder in children:
-        relative = f"{below}/{name}" if below else name
-        if read.regex.fullmatch(relative):
-            names.append(relative)
-        enter = is_folder and (
-            read.folders[level].fullmatch(name) is not None if level < len(read.folders) else read.depth is None
-        )
-        if enter and not _collect(root, relative, read, names, visited):
-            return False
-    return True
+def _collect(root: str, read: _globs.Glob, names: list[str], visited: list[tuple[str, Stat]]) -> bool:
+    """Add what matches below a folder; return whether all that were looked into held still meanwhile."""
+    steady = True
+    waiting = [("", 0)]
+    while waiting:
+        below, level = waiting.pop()
+        folder = os.path.join(root, below) if below else root
+        try:
+            before = os.stat(folder)
+            if not stat.S_ISDIR(before.st_mode):
+                continue
+            with os.scandir(folder) as entries:
+                children = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            after = os.stat(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        steady = steady and tuple_of(before) == tuple_of(after)
+        visited.append((folder, tuple_of(before)))
+        for name, is_folder in children:
+            relative = f"{below}/{name}" if below else name
+            if read.regex.fullmatch(relative):
+                names.append(relative)
+            if is_folder and (
+                read.folders[level].fullmatch(name) is not None if level < len(read.folders) else read.depth is None
+            ):
+                waiting.append((relative, level + 1))
+    return steady
 
 
 def declared(path: str) -> Dependency:
