@@ -262,7 +262,7 @@ class Computations:
 
     def _refuse(self, key: str, reason: str, invalidation: Invalidation | None = None) -> None:
         self.refused += 1
-        self._history.note(key, reason, invalidation)
+        self._history.refused(key, reason, invalidation)
 
     def _entry(self, made_by: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> Entry:
         recorder: Recorder = made_by.recorder

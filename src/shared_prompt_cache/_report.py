@@ -39,7 +39,7 @@ def explain(cache: SharedPromptCache, key: str) -> Explanation:
     """Return what is there under `key`, or what removed it."""
     entry = cache._memory.entries.get(key) or cache._memory.shelf.get(key)
     if entry is not None and cache._scopes.judge(entry) is Verdict.FALLEN:
-        cache._history.note(key, "invalidated", cache._scopes.why(entry))
+        cache._history.removed(entry, "invalidated", cache._scopes.why(entry))
         entry = None
     return explain_entry(key, entry, key in cache._flights.table, cache._history)
 

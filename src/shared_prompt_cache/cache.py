@@ -556,7 +556,7 @@ class SharedPromptCache:
         return await self._invalidations.counted(told)
 
     def _note_removal(self, entry: Entry, reason: RemovalReason, told: Invalidation | None) -> None:
-        self._history.removed(entry.key, reason, told)
+        self._history.removed(entry, reason, told)
         if self.events.wants_removals:
             self.events.publish(Removal(key=entry.key, reason=reason))
 

@@ -169,9 +169,10 @@ class Origin:
         trusted: The state of the watch in which all of the files were found to be watched.
         local: Whether the files may be looked at on the loop: few, and on local file systems.
         comparing: Set when the comparison of contents that is under way is over; None if none is.
+        changed: The path whose content was found to be another; None as long as none was.
     """
 
-    __slots__ = ("checked", "comparing", "consumed", "dependencies", "local", "trusted")
+    __slots__ = ("changed", "checked", "comparing", "consumed", "dependencies", "local", "trusted")
 
     def __init__(self, dependencies: tuple[Any, ...], consumed: tuple[tuple[str, bool], ...]) -> None:
         self.dependencies = dependencies
@@ -180,6 +181,7 @@ class Origin:
         self.trusted = UNJUDGED
         self.local = False
         self.comparing: Any = None
+        self.changed: str | None = None
 
 
 class Entry(CachedPrompt):

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from shared_prompt_cache._core.entry import Entry
-from shared_prompt_cache._core.history import FILE_CHANGED, History
+from shared_prompt_cache._core.history import History
 from shared_prompt_cache.events import Invalidation
-
-_REMOVALS: Final = frozenset({"expired", "evicted", "invalidated", "corrupt", FILE_CHANGED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +156,15 @@ def explain_entry(key: str, entry: Entry | None, computing: bool, history: Histo
         )
     gone = history.get(key)
     if computing:
-        return Explanation(key=key, state="computing", reason=None if gone is None else gone[0])
+        return Explanation(key=key, state="computing", reason=None if gone is None else gone.reason)
     if gone is None:
         return Explanation(key=key, state="unknown", reason="it was never cached here, or that is long forgotten")
-    reason, invalidation, at = gone
     steps: tuple[str, ...] = ()
+    invalidation = gone.invalidation
     if invalidation is not None:
         steps = (str(invalidation.cause), f"which {invalidation} (event {invalidation.sequence})")
-    state: Literal["removed", "not kept"] = "removed" if reason in _REMOVALS else "not kept"
-    return Explanation(key=key, state=state, since=at, reason=reason, invalidation=invalidation, chain=steps)
+    if gone.sources:
+        steps += (f"and with it {', '.join(map(repr, gone.sources))}, of which it was made",)
+    return Explanation(
+        key=key, state=gone.state, since=gone.at, reason=gone.reason, invalidation=invalidation, chain=steps
+    )

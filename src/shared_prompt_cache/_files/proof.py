@@ -98,7 +98,8 @@ class Proofs:
         finally:
             origin.comparing.set()
             origin.comparing = None
-        if refreshed is None:
+        if isinstance(refreshed, str):
+            origin.changed = refreshed
             return False
         self._renew(origin, refreshed)
         origin.checked = revision
@@ -119,7 +120,7 @@ class Proofs:
             return True
         if _on_loop(dependencies) and unchanged(dependencies):
             return True
-        return await self.in_thread(_refreshed, dependencies) is not None
+        return not isinstance(await self.in_thread(_refreshed, dependencies), str)
 
     async def moved(self, dependencies: tuple[Dependency, ...]) -> str | None:
         """Return a path whose content is no longer what the record says, None if all were current at one moment.
@@ -270,13 +271,13 @@ def _declared(paths: list[str]) -> list[Dependency]:
     return [declared(path) for path in paths]
 
 
-def _refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] | None:
-    """Return the records as of now, None if a content differs."""
+def _refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] | str:
+    """Return the records as of now, or the path of one whose content differs."""
     found = []
     for dependency in dependencies:
         now = compare(dependency)
         if now is None:
-            return None
+            return dependency.path
         found.append(now)
     return tuple(found)
 
