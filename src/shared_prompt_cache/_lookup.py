@@ -129,7 +129,11 @@ class Lookups:
         """Return whether an entry made from files is a hit, as far as that can be told at once; False: look closer."""
         origin = entry.origin
         revision = self._scopes.revision
-        if origin is None or origin.checked != revision or self._now() >= entry.deadline:
+        if (
+            origin is None
+            or (origin.checked if strict else origin.followed) != revision
+            or self._now() >= entry.deadline
+        ):
             return False
         if not ((origin.local and unchanged(origin.dependencies)) if strict else self._proofs.trusted(origin)):
             return False

@@ -166,18 +166,20 @@ class Origin:
         dependencies: Records of the files (`_files.Dependency`), as the value saw them.
         consumed: Keys of cached values that went into it, each with whether that value had no agent.
         checked: The revision at which files and scopes were last found right.
+        followed: The revision from which on every event on the ways to the files has to be heeded.
         trusted: The state of the watch in which all of the files were found to be watched.
         local: Whether the files may be looked at on the loop: few, and on local file systems.
         comparing: Set when the comparison of contents that is under way is over; None if none is.
         changed: The path whose content was found to be another; None as long as none was.
     """
 
-    __slots__ = ("changed", "checked", "comparing", "consumed", "dependencies", "local", "trusted")
+    __slots__ = ("changed", "checked", "comparing", "consumed", "dependencies", "followed", "local", "trusted")
 
     def __init__(self, dependencies: tuple[Any, ...], consumed: tuple[tuple[str, bool], ...]) -> None:
         self.dependencies = dependencies
         self.consumed = consumed
         self.checked = UNJUDGED
+        self.followed = UNJUDGED
         self.trusted = UNJUDGED
         self.local = False
         self.comparing: Any = None
@@ -249,7 +251,7 @@ class Entry(CachedPrompt):
         else:
             self.revision = UNJUDGED
         if origin is not None:
-            origin.checked = revision
+            origin.checked = origin.followed = revision
 
     @property
     def checked(self) -> int:

@@ -16,6 +16,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from threading import Thread
 from typing import Any, Final, TypeVar
@@ -23,7 +24,7 @@ from typing import Any, Final, TypeVar
 from shared_prompt_cache._core.entry import UNJUDGED, Origin
 from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.fingerprint import Dependency, unchanged
-from shared_prompt_cache._files.places import Way, absolute
+from shared_prompt_cache._files.places import Way, absolute, way
 from shared_prompt_cache._files.reading import compare, declared
 from shared_prompt_cache._files.recorder import Recorder
 
@@ -78,8 +79,13 @@ class Proofs:
         On the loop, and quick: up to 64 stat calls. False means that `compare` has to tell.
         """
         dependencies = origin.dependencies
-        trusted = not strict and self.trusted(origin) and self._undisturbed(dependencies, origin.checked)
-        if trusted or (origin.local and unchanged(dependencies)):
+        if not strict:
+            if not self._undisturbed(dependencies, origin.followed):
+                return False  # the ways may lead elsewhere now, where nobody watches yet
+            if self.trusted(origin):
+                origin.checked = origin.followed = revision
+                return True
+        if origin.local and unchanged(dependencies):
             origin.checked = revision
             return True
         return False
@@ -102,7 +108,7 @@ class Proofs:
             origin.changed = refreshed
             return False
         self._renew(origin, refreshed)
-        origin.checked = revision
+        origin.checked = origin.followed = revision
         return True
 
     def _renew(self, origin: Origin, dependencies: tuple[Dependency, ...]) -> None:
@@ -278,8 +284,18 @@ def _refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] |
         now = compare(dependency)
         if now is None:
             return dependency.path
-        found.append(now)
+        found.append(_led(now) if now is dependency else now)
     return tuple(found)
+
+
+def _led(dependency: Dependency) -> Dependency:
+    """Return the record of something unchanged with the way that leads to it now."""
+    found = way(dependency.path)
+    if found == dependency.way:
+        return dependency
+    now = copy(dependency)
+    now.way = found
+    return now
 
 
 def _first_moved(dependencies: tuple[Dependency, ...]) -> str | None:
