@@ -92,7 +92,7 @@ class Lookups:
             stale = await self._find_stale(call) if call.stale_for else None
             flight = self._flights.table.get(key)
             if flight is not None and flight is not compared and flight.task is not None:
-                if not await self._still_holds(flight, strict):
+                if not await self._still_holds(flight):
                     self._flights.detach(flight, "what it was made from changed while it ran")
                 compared = flight
                 continue
@@ -209,17 +209,17 @@ class Lookups:
                 continue
             return True
 
-    async def _still_holds(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001
+    async def _still_holds(self, flight: Flight) -> bool:
         """Return whether a caller who arrives now may take the value of `flight`: nothing it read has changed.
 
         What it waits for counts as read: it will be made from that, however old it is.
         """
         for part in flight.sources():
-            if not (part.task is None or await self._stands(part, strict)):
+            if not (part.task is None or await self._stands(part)):
                 return False
         return True
 
-    async def _stands(self, flight: Flight, strict: bool) -> bool:  # noqa: FBT001
+    async def _stands(self, flight: Flight) -> bool:
         while True:
             if flight.detached is not None or flight.recorder.spoiled is not None:
                 return False
@@ -236,7 +236,7 @@ class Lookups:
             if not flight.recorder.reads:
                 return True
             with looking():
-                return await self._proofs.unmoved(flight.recorder.dependencies, flight.revision, strict=strict)
+                return await self._proofs.unmoved(flight.recorder.dependencies)
 
     async def _answered(self, subject: Subject) -> None:
         """Wait until the oldest question about an entry or a flight is answered."""

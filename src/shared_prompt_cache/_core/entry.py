@@ -168,12 +168,13 @@ class Origin:
         checked: The revision at which files and scopes were last found right.
         followed: The revision from which on every event on the ways to the files has to be heeded.
         trusted: The state of the watch in which all of the files were found to be watched.
+        held: Whether a kept value has it, so that changes of the files are marked.
         local: Whether the files may be looked at on the loop: few, and on local file systems.
         comparing: Set when the comparison of contents that is under way is over; None if none is.
         changed: The path whose content was found to be another; None as long as none was.
     """
 
-    __slots__ = ("changed", "checked", "comparing", "consumed", "dependencies", "followed", "local", "trusted")
+    __slots__ = ("changed", "checked", "comparing", "consumed", "dependencies", "followed", "held", "local", "trusted")
 
     def __init__(self, dependencies: tuple[Any, ...], consumed: tuple[tuple[str, bool], ...]) -> None:
         self.dependencies = dependencies
@@ -181,6 +182,7 @@ class Origin:
         self.checked = UNJUDGED
         self.followed = UNJUDGED
         self.trusted = UNJUDGED
+        self.held = False
         self.local = False
         self.comparing: Any = None
         self.changed: str | None = None

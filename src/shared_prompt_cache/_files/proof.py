@@ -32,17 +32,8 @@ T = TypeVar("T")
 _MOST_ON_LOOP: Final = 64
 _MOST_MARKS: Final = 10_000
 _MOMENT: Final = 0.001
-
-
-class _Held:
-    """A path that something in the cache was made from, and where it led when that was last looked at."""
-
-    __slots__ = ("count", "listings", "way")
-
-    def __init__(self, way: Way) -> None:
-        self.count = 0
-        self.listings: tuple[str, ...] = ()
-        self.way = way
+_Look = tuple[str, str | None, Way]
+"""What was looked at: a path, the pattern of a listing, and where the path led."""
 
 
 class Proofs:
@@ -63,8 +54,8 @@ class Proofs:
         self.pulse: Callable[[], None] = nobody
         self.lease: float | None = None
         self._scopes = scopes
-        self._held: dict[str, _Held] = {}
-        self._ways: dict[str, int] = {}  # every place on the way of a held path, with how many ways lead over it
+        self._held: dict[_Look, int] = {}  # with how many kept values depend on it
+        self._ways: dict[str, int] = {}  # every place on the way of what is held, with how many ways lead over it
         self._listings: dict[str, int] = {}
         self._marks: dict[str, int] = {}
         self._floor = 0  # at this revision everything was in doubt
@@ -112,18 +103,20 @@ class Proofs:
         return True
 
     def _renew(self, origin: Origin, dependencies: tuple[Dependency, ...]) -> None:
-        """Put records as of now in the place of older ones, if the value is still kept."""
-        held = all(dependency.path in self._held for dependency in dependencies)
+        """Put records as of now in the place of older ones."""
+        held = origin.held
         if held:
             self.release(origin)
         origin.dependencies = dependencies
+        origin.trusted = UNJUDGED  # they may lie in other folders
         if held:
             self.hold(origin)
 
-    async def unmoved(self, dependencies: tuple[Dependency, ...], since: int, *, strict: bool) -> bool:
-        """Return whether what a running computation has read is unchanged at the moment of the call."""
-        if not strict and self._covers(dependencies) and self._undisturbed(dependencies, since):
-            return True
+    async def unmoved(self, dependencies: tuple[Dependency, ...]) -> bool:
+        """Return whether what a running computation has read is unchanged at the moment of the call.
+
+        No event can prove that: it may have come before anything kept depended on the file, and marked nothing.
+        """
         if _on_loop(dependencies) and unchanged(dependencies):
             return True
         return not isinstance(await self.in_thread(_refreshed, dependencies), str)
@@ -148,39 +141,31 @@ class Proofs:
     def hold(self, origin: Origin) -> None:
         """Note that a kept value depends on the files of `origin`."""
         grown = False
+        origin.held = True
         origin.local = _on_loop(origin.dependencies)
         for dependency in origin.dependencies:
-            held = self._held.get(dependency.path)
-            if held is None:
-                held = self._held[dependency.path] = _Held(dependency.way)
-                grown = self._add(held, dependency) or grown
-            elif held.way is not dependency.way and held.way != dependency.way:
-                self._drop(held)
-                grown = self._add(held, dependency) or grown
-            held.count += 1
+            look = _look(dependency)
+            count = self._held.get(look, 0)
+            self._held[look] = count + 1
+            if not count:
+                _count_up(self._ways, dependency.way.places)
+                _count_up(self._listings, _listed(dependency))
+                grown = _count_up(self.folders, dependency.way.folders) or grown
         if grown:
             self.wanted()
 
     def release(self, origin: Origin) -> None:
         """Note that a value which was held is gone."""
+        origin.held = False
         for dependency in origin.dependencies:
-            held = self._held[dependency.path]
-            held.count -= 1
-            if not held.count:
-                del self._held[dependency.path]
-                self._drop(held)
-
-    def _add(self, held: _Held, dependency: Dependency) -> bool:
-        held.way = dependency.way
-        held.listings = tuple([name for name, _ in dependency.folders])
-        _count_up(self._ways, held.way.places)
-        _count_up(self._listings, held.listings)
-        return _count_up(self.folders, held.way.folders)
-
-    def _drop(self, held: _Held) -> None:
-        _count_down(self._ways, held.way.places)
-        _count_down(self._listings, held.listings)
-        _count_down(self.folders, held.way.folders)
+            look = _look(dependency)
+            if self._held[look] > 1:
+                self._held[look] -= 1
+                continue
+            del self._held[look]
+            _count_down(self._ways, dependency.way.places)
+            _count_down(self._listings, _listed(dependency))
+            _count_down(self.folders, dependency.way.folders)
 
     # What happens to files.
 
@@ -218,22 +203,15 @@ class Proofs:
     @property
     def unwatched(self) -> int:
         """How many paths are depended on whose folders are not all watched."""
-        return sum(not self.armed.issuperset(held.way.folders) for held in self._held.values())
+        return len({path for path, _, way in self._held if not self.armed.issuperset(way.folders)})
 
     def trusted(self, origin: Origin) -> bool:
         """Return whether all files of an entry lie in watched folders, so that a change of one would be marked."""
         if origin.trusted == self._generation:
             return True
-        if not self._covers(origin.dependencies):
+        if not all(self.armed.issuperset(dependency.way.folders) for dependency in origin.dependencies):
             return False
         origin.trusted = self._generation
-        return True
-
-    def _covers(self, dependencies: Iterable[Dependency]) -> bool:
-        for dependency in dependencies:
-            held = self._held.get(dependency.path)
-            if held is None or not self.armed.issuperset(held.way.folders):
-                return False
         return True
 
     def _undisturbed(self, dependencies: Iterable[Dependency], since: int) -> bool:
@@ -271,6 +249,14 @@ def nobody() -> None:
 def _on_loop(dependencies: tuple[Dependency, ...]) -> bool:
     """Return whether looking at these by stat is little enough for the loop: few, and on local file systems."""
     return len(dependencies) <= _MOST_ON_LOOP and not any(dependency.remote for dependency in dependencies)
+
+
+def _look(dependency: Dependency) -> _Look:
+    return (dependency.path, dependency.pattern, dependency.way)
+
+
+def _listed(dependency: Dependency) -> list[str]:
+    return [name for name, _ in dependency.folders]
 
 
 def _declared(paths: list[str]) -> list[Dependency]:
