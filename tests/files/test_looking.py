@@ -1,7 +1,7 @@
 """Whether files are as they were is proved by looking at them: by stat on the loop, by content in threads.
 
 Seen to fail on planted bugs: stat of many files, or of remote ones, on the loop; one look instead of two; a comparison
-that is shared with a reader who came after it began; a comparison that is
+that is shared with a reader who came after it began; readers who each compare for themselves; a comparison that is
 never over because its reader was cancelled; an entry that is held again after it has gone; counts that know the path
 and not where it led; and threads that outlive the cache.
 """
@@ -154,6 +154,15 @@ async def test_files_were_current_at_one_moment_or_they_have_moved(proofs, files
 
 
 # One comparison for many readers
+
+
+async def test_readers_share_comparisons_that_began_after_they_asked(proofs, files, remote, monkeypatch):
+    origin = await made_from(proofs, files[:1])
+    comparing = Comparing(monkeypatch)
+    async with comparing.begun(*[proofs.compare(origin) for _ in range(50)]) as readers:
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*readers) == [True] * 50
+    assert comparing.calls == 2
 
 
 async def test_a_comparison_that_settles_what_it_looked_at_is_enough_for_all(proofs, files, settled, monkeypatch):

@@ -36,6 +36,16 @@ _Look = tuple[str, str | None, Way]
 """What was looked at: a path, the pattern of a listing, and where the path led."""
 
 
+class _Comparison(asyncio.Event):
+    """A comparison of contents that is under way; set when it is over.
+
+    Attributes:
+        holds: What it came to, None if to nothing.
+    """
+
+    holds: bool | None = None
+
+
 class Proofs:
     """Proves the dependencies of one cache.
 
@@ -83,17 +93,20 @@ class Proofs:
 
     async def compare(self, origin: Origin) -> bool:
         """Return whether the files of an entry have the content they had, looked at after this was called."""
-        while origin.comparing is not None:
-            # Somebody compares. It began before this call, so it proves nothing; but it may settle what it looked at.
-            await origin.comparing.wait()
+        earlier = origin.comparing  # it began before this call, so it proves nothing; but it may settle what it saw
+        while (comparison := origin.comparing) is not None:
+            await comparison.wait()
+            if comparison is not earlier and comparison.holds is not None:
+                return bool(comparison.holds)
             if self.proved(origin, origin.checked, strict=True):
                 return True
         revision = self._scopes.revision
-        origin.comparing = asyncio.Event()
+        comparison = origin.comparing = _Comparison()
         try:
             refreshed = await self.in_thread(_refreshed, origin.dependencies)
+            comparison.holds = refreshed is not None
         finally:
-            origin.comparing.set()
+            comparison.set()
             origin.comparing = None
         if isinstance(refreshed, str):
             origin.changed = refreshed
