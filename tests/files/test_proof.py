@@ -36,7 +36,7 @@ def made_from(proofs, *dependencies):
     """Return the origin of a kept value that is proved as of now."""
     origin = Origin(dependencies, ())
     proofs.hold(origin)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     return origin
 
 
@@ -62,13 +62,13 @@ def test_a_mark_on_the_file_or_above_it_puts_it_in_doubt(proofs, file, place):
     origin = made_from(proofs, content_of(file))
     watch_all(proofs)
     assert not undisturbed(proofs, origin), "its folders were not watched when it was proved"
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     assert undisturbed(proofs, origin)
     revision = proofs._scopes.revision
     assert proofs.mark([str((file.parents[1] / place).resolve())])
     assert proofs._scopes.revision > revision, "a hit by the revision alone is over"
     assert not undisturbed(proofs, origin)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     assert undisturbed(proofs, origin), "it was proved after the mark"
 
 
@@ -85,7 +85,7 @@ def test_a_link_on_the_way_is_marked_as_the_file_is(proofs, file):
     origin = made_from(proofs, content_of(link))
     watch_all(proofs)
     for place in (link, file):
-        origin.checked = proofs._scopes.revision
+        origin.checked = origin.followed = proofs._scopes.revision
         assert undisturbed(proofs, origin)
         proofs.mark([str(place)])
         assert not undisturbed(proofs, origin)
@@ -96,7 +96,7 @@ def test_a_child_of_a_folder_that_was_listed_is_marked(proofs, file, name, marke
     root = file.parents[1]
     origin = made_from(proofs, glob(str(root), "**/*.md")[1])
     watch_all(proofs)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     assert proofs.mark([str(root / name)]) is marked
     assert undisturbed(proofs, origin) is not marked
 
@@ -104,10 +104,10 @@ def test_a_child_of_a_folder_that_was_listed_is_marked(proofs, file, name, marke
 def test_a_doubt_about_everything_is_one_number(proofs, file):
     origin = made_from(proofs, content_of(file))
     watch_all(proofs)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     proofs.doubt_all()
     assert not undisturbed(proofs, origin)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     assert undisturbed(proofs, origin)
 
 
@@ -120,7 +120,7 @@ def test_more_marks_than_are_remembered_are_a_doubt_about_everything(proofs, fil
     origin = made_from(proofs, content_of(other))
     made_from(proofs, *[content_of(path) for path in marked])
     watch_all(proofs)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     proofs.mark([str(path) for path in marked[:3]])
     assert undisturbed(proofs, origin)
     proofs.mark([str(marked[3])])
@@ -146,11 +146,11 @@ def test_only_what_lies_in_watched_folders_is_trusted(proofs, file):
 
 def test_what_is_watched_from_now_on_may_have_changed_before(proofs, file):
     origin = made_from(proofs, content_of(file))
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     watch_all(proofs)
     assert proofs.trusted(origin)
     assert not undisturbed(proofs, origin)
-    origin.checked = proofs._scopes.revision
+    origin.checked = origin.followed = proofs._scopes.revision
     generation = proofs._generation
     watch_all(proofs)
     assert undisturbed(proofs, origin), "nothing new is watched"

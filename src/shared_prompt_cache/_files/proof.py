@@ -104,7 +104,7 @@ class Proofs:
         comparison = origin.comparing = _Comparison()
         try:
             refreshed = await self.in_thread(_refreshed, origin.dependencies)
-            comparison.holds = refreshed is not None
+            comparison.holds = not isinstance(refreshed, str)
         finally:
             comparison.set()
             origin.comparing = None
