@@ -146,22 +146,24 @@ class Computations:
                 return value
             ttl = ttl if told.ttl is None else told.ttl
             metadata = metadata if told.metadata is None else told.metadata
-            self._add_tags(flight, told.tags)
+            self._relabel(flight, told)
         self.keep(flight, value, metadata, ttl)
         return value
 
-    def _add_tags(self, flight: Flight, tags: frozenset[str]) -> None:
-        """File the value under tags that became known only with it."""
-        assert flight.labels is not None  # noqa: S101 - only locks have none, and they never fly
-        more = tags - flight.labels.tags
-        if not more:
+    def _relabel(self, flight: Flight, told: Computed[Any]) -> None:
+        """File the value under tags, an agent and a project that became known only with it."""
+        before = flight.labels
+        assert before is not None  # noqa: S101 - only locks have none, and they never fly
+        labels = self._labelling.with_more(before, told.tags, told.metadata)
+        if labels is before:
             return
-        late = self._scopes.note_late([("tag", tag) for tag in more], flight.revision)
+        noted = dict(flight.noted)
+        late = self._scopes.note_late([s.id for s in labels.scopes if s not in noted], flight.revision)
         if late is None:
-            flight.recorder.spoil("a tag of it was invalidated while it was computed")
+            flight.recorder.spoil("a scope of it was invalidated while it was computed")
         else:
-            flight.labels = self._labelling.with_tags(flight.labels, more)
-            flight.noted = (*flight.noted, *late)
+            flight.labels = labels
+            flight.noted = (*[(scope, noted[scope]) for scope in labels.scopes if scope in noted], *late)
 
     def _crash(self, flight: Flight, error: BaseException, making: Making) -> None:
         self._tell_if_alone(flight, error)

@@ -67,9 +67,9 @@ class Labelling:
             known,
         )
 
-    def with_tags(self, labels: Labels, tags: frozenset[str]) -> Labels:
-        """Return `labels` with more tags."""
-        return self.labels(labels.agent, labels.project, labels.tags | tags, None)
+    def with_more(self, labels: Labels, tags: frozenset[str], metadata: Mapping[str, Any] | None) -> Labels:
+        """Return `labels` with more tags, and with the agent and the project of `metadata` where they have none."""
+        return self.labels(labels.agent, labels.project, labels.tags | tags, metadata)
 
     def of_target(self, project: str) -> tuple[str, ...]:
         """Return the names of the entries that an invalidation of `project` concerns."""
