@@ -296,7 +296,7 @@ class Lookups:
         labels = entry.labels
         if (agent is None or agent == labels.agent) and project is None and not tags:
             return
-        asked = self._labelling.labels(agent, project, tags, None)
+        asked = self._labelling.labels(agent, labels.project if project is None else project, tags, None)
         same = asked.tags <= labels.tags and {scope.id for scope in asked.scopes} <= {s.id for s in labels.scopes}
         if same or entry.key in self._warned or len(self._warned) >= _MOST_WARNED:
             return

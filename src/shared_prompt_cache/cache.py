@@ -380,6 +380,8 @@ class SharedPromptCache:
         if entry is None:
             flight = self._flights.table.get(key)
         elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
+            if agent is not None or project is not None or tags:
+                self._lookups.compare_labels(entry, agent, project, tags)
             return entry.value
         loop = self._enter()
         if flight is not None and not stale_for and flight.is_untouched(self._scopes.revision):
