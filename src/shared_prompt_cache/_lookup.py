@@ -92,7 +92,7 @@ class Lookups:
             stale = await self._find_stale(call) if call.stale_for else None
             flight = self._flights.table.get(key)
             if flight is not None and flight is not compared and flight.task is not None:
-                if not await self._still_holds(flight):
+                if not await self._still_holds(flight, call):
                     self._flights.detach(flight, "what it was made from changed while it ran")
                 compared = flight
                 continue
@@ -209,14 +209,18 @@ class Lookups:
                 continue
             return True
 
-    async def _still_holds(self, flight: Flight) -> bool:
+    async def _still_holds(self, flight: Flight, call: Call) -> bool:
         """Return whether a caller who arrives now may take the value of `flight`: nothing it read has changed.
 
-        What it waits for counts as read: it will be made from that, however old it is.
+        What it waits for counts as read: it will be made from that, however old it is. A value that will be born
+        expired is for those who take a stale one.
         """
         for part in flight.sources():
-            if not (part.task is None or await self._stands(part)):
-                return False
+            if part.task is not None:
+                if not await self._stands(part):
+                    return False
+                if part.expired_at is not None and self._now() >= part.expired_at + call.stale_for:
+                    return False
         return True
 
     async def _stands(self, flight: Flight) -> bool:
