@@ -16,7 +16,6 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from functools import partial
 from threading import Thread
 from typing import Any, Final, TypeVar
@@ -24,8 +23,8 @@ from typing import Any, Final, TypeVar
 from shared_prompt_cache._core.entry import UNJUDGED, Origin
 from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.fingerprint import Dependency, unchanged
-from shared_prompt_cache._files.places import Way, absolute, way
-from shared_prompt_cache._files.reading import compare, declared
+from shared_prompt_cache._files.places import Way, absolute
+from shared_prompt_cache._files.reading import compare, declared, led_now
 from shared_prompt_cache._files.recorder import Recorder
 
 T = TypeVar("T")
@@ -283,18 +282,8 @@ def _refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] |
         now = compare(dependency)
         if now is None:
             return dependency.path
-        found.append(_led(now) if now is dependency else now)
+        found.append(led_now(now) if now is dependency else now)
     return tuple(found)
-
-
-def _led(dependency: Dependency) -> Dependency:
-    """Return the record of something unchanged with the way that leads to it now."""
-    found = way(dependency.path)
-    if found == dependency.way:
-        return dependency
-    now = copy(dependency)
-    now.way = found
-    return now
 
 
 def _first_moved(dependencies: tuple[Dependency, ...]) -> str | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
+from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from shared_prompt_cache import _globs
@@ -151,7 +153,7 @@ def glob(root: str, pattern: str) -> tuple[list[Path], Dependency]:
     return [Path(root, name) for name in names], Dependency(root, "listing", way(root), digest=None, pattern=pattern)
 
 
-def _way_of_listing(root: str, visited: list[tuple[str, Stat]]) -> Way:
+def _way_of_listing(root: str, visited: Iterable[tuple[str, Stat]]) -> Way:
     found = way(root)
     return Way(
         tuple(dict.fromkeys((*found.places, *(name for name, _ in visited)))),
@@ -217,4 +219,15 @@ def compare(dependency: Dependency) -> Dependency | None:
         return None
     if now.way == dependency.way:
         now.way = dependency.way  # shared by all records of the file
+    return now
+
+
+def led_now(dependency: Dependency) -> Dependency:
+    """Return the record of something unchanged with the way that leads to it now."""
+    here = dependency.path
+    found = _way_of_listing(here, dependency.folders) if dependency.folders else way(here)
+    if found == dependency.way:
+        return dependency
+    now = copy(dependency)
+    now.way = found
     return now
