@@ -62,6 +62,7 @@ class BlockingCache:
         self.files = BlockingFiles(self)
         self._cache = cache
         self._lock = threading.Lock()
+        self._life = threading.RLock()  # who starts waits until a closing is over
         self._own: OwnLoop | None = None
         self._forked = False
         _faces.add(self)
@@ -70,12 +71,15 @@ class BlockingCache:
 
     def start(self) -> None:
         """Begin to watch, as `cache.start` does; needed where there are watch rules and no async code has done it."""
-        try:
-            self.run(self._cache.start, starting=True)
-        except BaseException:
-            if self._cache._state != "started":
-                self.close()
-            raise
+        self._check_thread()
+        with self._life:
+            was_started = self._cache._state == "started"
+            try:
+                self.run(self._cache.start, starting=True)
+            except BaseException:
+                if not was_started:
+                    self.close()
+                raise
 
     def close(self) -> None:
         """End the thread with the event loop and close the cache on it, if there is such a thread. Idempotent.
@@ -83,17 +87,18 @@ class BlockingCache:
         A cache that async code has opened stays open: it is closed where it was opened.
         """
         self._check_thread()
-        with self._lock:
-            own, self._own = self._own, None
-        if own is None:
-            return
-        try:
-            if self._cache._loop is own.loop:
-                closing: Call[None] = Call(own.loop)
-                closing.result(self._cache.aclose)
-        finally:
-            own.stop()
-            own.thread.join()
+        with self._life:
+            with self._lock:
+                own, self._own = self._own, None
+            if own is None:
+                return
+            try:
+                if self._cache._loop is own.loop:
+                    closing: Call[None] = Call(own.loop)
+                    closing.result(self._cache.aclose)
+            finally:
+                own.stop()
+                own.thread.join()
 
     async def released(self) -> bool:
         """End the thread with the event loop, if there is one; `cache.aclose` asks for this.
@@ -101,10 +106,10 @@ class BlockingCache:
         Returns:
             Whether the cache lived on that thread, and has now been closed there.
         """
-        own = self._own
-        if own is None or own.thread is threading.current_thread() or not own.thread.is_alive():
-            return False  # on the thread itself this is asked by a closing that its end waits for
         with self._lock:
+            own = self._own
+            if own is None or own.thread is threading.current_thread() or not own.thread.is_alive():
+                return False  # on the thread itself this is asked by a closing that its end waits for
             self._own = None
         lives_there = self._cache._loop is own.loop
         # The closing over there goes on if the caller is cancelled here.
@@ -260,13 +265,15 @@ class BlockingCache:
         self._check_thread()
         cache = self._cache
         with self._lock:
-            loop = None if cache._state == "closed" else cache._loop
-            if loop is not None:
+            loop, closed = cache._loop, cache._state == "closed"
+            if loop is not None and closed and starting:
+                raise CacheClosedError(f"the cache {cache.name!r} is being closed; start it when that is over")
+            if loop is not None and not closed:
                 if loop.is_closed() or not loop.is_running():
                     raise gone(loop)
                 return loop
-            if not starting and (cache._state == "closed" or (cache._state == "new" and cache._rules)):
-                which = "is closed" if cache._state == "closed" else "watches files and was not started"
+            if not starting and (closed or (cache._state == "new" and cache._rules)):
+                which = "is closed" if closed else "watches files and was not started"
                 raise CacheClosedError(f"the cache {cache.name!r} {which}; use it inside `with cache.blocking:`")
             if self._own is None:
                 self._own = OwnLoop(self, cache.name)
@@ -289,7 +296,7 @@ class BlockingCache:
 
     def after_fork(self) -> None:
         """Give up, in a child process, what stayed behind in its parent: threads, loops, and who held the lock."""
-        self._lock = threading.Lock()
+        self._lock, self._life = threading.Lock(), threading.RLock()
         if self._own is not None:
             self._own.finalizer.detach()
             self._own = None

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from inspect import isawaitable
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -25,7 +24,6 @@ from shared_prompt_cache.errors import CacheClosedError, ComputeCancelled, Confi
 
 T = TypeVar("T")
 V = TypeVar("V")
-_Work = Callable[[], None]
 _LOOK: Final = 1.0
 """How often, in seconds, a waiting thread looks whether the loop still runs; two looks in vain and it gives up."""
 
@@ -34,6 +32,43 @@ class Closing(Protocol):
     """What lives on a loop and is closed with it."""
 
     async def aclose(self) -> None: ...
+
+
+class Work:
+    """What `compute` has to do for a flight, in whatever thread that calls this; the outcome is handed to the flight.
+
+    It is handed over as a value, since a future refuses some exceptions.
+    """
+
+    __slots__ = ("_compute", "_context", "_key", "_posted")
+
+    def __init__(
+        self, posted: Future[tuple[Any, Exception | None]], context: Context, compute: Callable[[], Any], key: str
+    ) -> None:
+        self._posted = posted
+        self._context = context
+        self._compute = compute
+        self._key = key
+
+    def __call__(self) -> None:
+        if not self._posted.set_running_or_notify_cancel():
+            return  # the flight has been cancelled meanwhile
+        try:
+            outcome = self._context.run(_called, self._compute), None
+        except Exception as error:  # noqa: BLE001 - it reaches the callers as it is
+            self._posted.set_result((None, error))
+        except BaseException as interruption:
+            # It is meant for this thread; those who wait elsewhere are told what it means to them.
+            self.drop(f"interrupted by {type(interruption).__name__}")
+            raise
+        else:
+            self._posted.set_result(outcome)
+
+    def drop(self, why: str) -> None:
+        """Tell those who wait, if they have no answer yet, that they get none from the thread that took the work."""
+        if not self._posted.done():
+            reason = f"the thread that computed {self._key!r} was {why}"
+            self._posted.set_result((None, ComputeCancelled(reason, key=self._key)))
 
 
 class Call(Generic[T]):
@@ -49,7 +84,8 @@ class Call(Generic[T]):
     def __init__(self, loop: asyncio.AbstractEventLoop, *, lent: bool = True) -> None:
         self._loop = loop
         self._lent = lent
-        self._inbox: SimpleQueue[_Work | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Work | None] = SimpleQueue()
+        self._given: Work | None = None
         self._task: asyncio.Task[None] | None = None
         self._value: Any = None
         self._error: Exception | None = None
@@ -58,20 +94,26 @@ class Call(Generic[T]):
     def result(self, verb: Callable[[], Awaitable[T]]) -> T:
         """Run `verb` on the loop; work for it meanwhile, and return what it returns."""
         try:
-            self._loop.call_soon_threadsafe(self._begin, verb, copy_context())
+            self._send(self._begin, verb, copy_context())
             while (work := self._next()) is not None:
                 work()
         except BaseException:
-            # Interrupted, or the loop is gone. The call is given up; its work passes to a thread of its own.
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._leave)
+            # Interrupted, or the loop is gone. The call is given up; work not begun passes to a thread of its own.
+            with suppress(CacheClosedError):
+                self._send(self._leave)
             raise
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)
         value: T = self._value
         return value
 
-    def _next(self) -> _Work | None:
+    def _send(self, callback: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # it has been closed since somebody looked
+            raise gone(self._loop) from None
+
+    def _next(self) -> Work | None:
         looks = 0
         while True:
             try:
@@ -85,15 +127,16 @@ class Call(Generic[T]):
         """Return what `compute()` does in the thread that called; this runs in the task of the flight."""
         posted: Future[tuple[Any, Exception | None]] = Future()
         # With the context of the flight goes its recorder.
-        self._post(partial(_work, posted, copy_context(), compute, key))
+        self._post(Work(posted, copy_context(), compute, key))
         value, error = await asyncio.wrap_future(posted)
         if error is not None:
             raise error
         made: V = value
         return made
 
-    def _post(self, work: _Work) -> None:
+    def _post(self, work: Work) -> None:
         if self._lent:
+            self._given = work
             self._inbox.put(work)
         else:
             threading.Thread(target=work, name="shared-prompt-cache-compute", daemon=True).start()
@@ -116,10 +159,14 @@ class Call(Generic[T]):
         self._lent = False
         if self._task is not None:
             self._task.cancel()
+        taken = self._given
         while not self._inbox.empty():
             work = self._inbox.get_nowait()
             if work is not None:
+                taken = None
                 self._post(work)
+        if taken is not None:
+            taken.drop("interrupted")  # it may not have come as far as to say so itself
 
 
 class OwnLoop:
@@ -161,7 +208,9 @@ def _run_loop(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) 
         await stop.wait()
 
     try:
-        asyncio.run(until_stopped())
+        with asyncio.Runner() as runner:
+            runner.get_loop()  # first: if there is none to be had, there is no coroutine that nobody awaits
+            runner.run(until_stopped())
     except BaseException as error:
         if started.done():
             raise
@@ -171,23 +220,6 @@ def _run_loop(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) 
 def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     with suppress(RuntimeError):  # the loop has ended already
         loop.call_soon_threadsafe(event.set)
-
-
-def _work(posted: Future[tuple[Any, Exception | None]], context: Context, compute: Callable[[], Any], key: str) -> None:
-    """Run a compute and hand its outcome to the flight; as a value, since a future refuses some exceptions."""
-    if not posted.set_running_or_notify_cancel():
-        return  # the flight has been cancelled meanwhile
-    try:
-        outcome = context.run(_called, compute), None
-    except Exception as error:  # noqa: BLE001 - it reaches the callers as it is
-        posted.set_result((None, error))
-    except BaseException as interruption:
-        # It is meant for this thread; those who wait elsewhere are told what it means to them.
-        reason = f"the thread that computed {key!r} was interrupted by {type(interruption).__name__}"
-        posted.set_result((None, ComputeCancelled(reason, key=key)))
-        raise
-    else:
-        posted.set_result(outcome)
 
 
 def _called(compute: Callable[[], Any]) -> Any:

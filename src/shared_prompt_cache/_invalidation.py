@@ -16,7 +16,9 @@ from dataclasses import replace
 
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
+from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.filing import Target, agent_ids, project_ids
+from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import Memory
 from shared_prompt_cache._core.scopes import (
     ALL,
@@ -31,7 +33,7 @@ from shared_prompt_cache._core.scopes import (
 )
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.events import Cause, Invalidation, ScopeKind
+from shared_prompt_cache.events import Cause, Invalidation, Removal, RemovalReason, ScopeKind
 
 
 class Announcement:
@@ -193,3 +195,10 @@ class Invalidations:
         if self._reclaiming is not None:
             self._reclaiming.cancel()
             self._reclaiming = None
+
+
+def note_removal(history: History, events: Bus, entry: Entry, reason: RemovalReason, told: Invalidation | None) -> None:
+    """Remember that an entry left the memory, and tell subscribers who want to know of each."""
+    history.removed(entry, reason, told)
+    if events.wants_removals:
+        events.publish(Removal(key=entry.key, reason=reason))

@@ -6,10 +6,16 @@ never logged.
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 _LOGGER = logging.getLogger("shared_prompt_cache")
 _LOGGER.addHandler(logging.NullHandler())
+_METHODS: Final = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warning",
+    logging.ERROR: "error",
+}
 
 
 def log(level: int, event: str, /, *, exc_info: BaseException | None = None, **facts: object) -> None:
@@ -17,7 +23,8 @@ def log(level: int, event: str, /, *, exc_info: BaseException | None = None, **f
     structlog: Any = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         extra = {} if exc_info is None else {"exc_info": exc_info}
-        structlog.get_logger("shared_prompt_cache").log(level, event, **facts, **extra)
+        # By name: not every wrapper that can be configured takes a level.
+        getattr(structlog.get_logger("shared_prompt_cache"), _METHODS[level])(event, **facts, **extra)
     elif _LOGGER.isEnabledFor(level):
         text = event if not facts else event + " " + " ".join(f"{name}={value!r}" for name, value in facts.items())
         _LOGGER.log(level, "%s", text, exc_info=exc_info, extra={"event": event, "facts": facts})

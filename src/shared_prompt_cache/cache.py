@@ -17,12 +17,13 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from shared_prompt_cache._batch import Batch
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
-from shared_prompt_cache._core.entry import CachedPrompt, Entry
+from shared_prompt_cache._core.entry import CachedPrompt
 from shared_prompt_cache._core.filing import Filing
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import SLICE, Memory
@@ -33,7 +34,7 @@ from shared_prompt_cache._files.projects import Labelling, agent_id, check_proje
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, current
 from shared_prompt_cache._flights import outlast
-from shared_prompt_cache._invalidation import Invalidations
+from shared_prompt_cache._invalidation import Invalidations, note_removal
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
 from shared_prompt_cache._options import (
@@ -51,7 +52,7 @@ from shared_prompt_cache._options import (
 )
 from shared_prompt_cache.clock import Clock, SystemClock, seconds
 from shared_prompt_cache.errors import CacheClosedError, ConfigError, WrongLoopError
-from shared_prompt_cache.events import ApiCall, Invalidation, Removal, RemovalReason, ScopeKind
+from shared_prompt_cache.events import ApiCall, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class SharedPromptCache:
             config.eviction_policy,
             max_size=config.max_size,
             max_bytes=int(config.max_memory_mb * 1024 * 1024),
-            removed=self._note_removal,
+            removed=partial(note_removal, self._history, self.events),  # not the cache: it may be forgotten unclosed
             released=self._proofs.release,
         )
         self._computations = Computations(
@@ -160,7 +161,6 @@ class SharedPromptCache:
         self._now = self._clock.monotonic
         self.files = Files(self._proofs)
         """What a computation reads through this is recorded as what its value was made from."""
-        self._blocking: BlockingCache | None = None
 
     @classmethod
     def from_config(cls, source: CacheConfig | Mapping[str, Any] | _PathLike) -> Self:
@@ -245,13 +245,15 @@ class SharedPromptCache:
         await self.events.aclose(caller)
         self._loop = self._closing = None
 
+    _blocking: BlockingCache | None = None  # made when it is first asked for
+
     @property
     def blocking(self) -> BlockingCache:
         """The synchronous face of the cache, for worker threads and plain scripts."""
         if self._blocking is None:
             from shared_prompt_cache._blocking import BlockingCache  # noqa: PLC0415 - loaded when used
 
-            self._blocking = BlockingCache(self)
+            return vars(self).setdefault("_blocking", BlockingCache(self))  # in one step: threads may come together
         return self._blocking
 
     async def __aenter__(self) -> Self:
@@ -380,8 +382,7 @@ class SharedPromptCache:
         if entry is None:
             flight = self._flights.table.get(key)
         elif freshness is None and refresh_ahead is None and self._lookups.proved(entry, self._strict):
-            if agent is not None or project is not None or tags:
-                self._lookups.compare_labels(entry, agent, project, tags)
+            self._lookups.compare_labels(entry, agent, project, tags)
             return entry.value
         loop = self._enter()
         if flight is not None and not stale_for and flight.is_untouched(self._scopes.revision):
@@ -556,13 +557,6 @@ class SharedPromptCache:
         self._enter()
         told = self._invalidations.apply(scope, name, project=project, cause=ApiCall(verb=verb), soft=soft)
         return await self._invalidations.counted(told)
-
-    def _note_removal(self, entry: Entry, reason: RemovalReason, told: Invalidation | None) -> None:
-        self._history.removed(entry, reason, told)
-        if self.events.wants_removals:
-            self.events.publish(Removal(key=entry.key, reason=reason))
-
-    # The rest.
 
     async def sync(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the public interface
         """Return when every change of a file made before the call has been applied.
