@@ -93,9 +93,9 @@ class Computations:
             if making.hard_timeout is not None:
                 loop = asyncio.get_running_loop()
                 timer = loop.call_later(making.hard_timeout, self._time_out, flight, making.hard_timeout)
-            if making.depends_on:
-                await self._proofs.declare(recorder, making.depends_on)
             try:
+                if making.depends_on:
+                    await self._proofs.declare(recorder, making.depends_on)
                 awaitable = compute()
                 value = await (awaitable if type(awaitable) is CoroutineType else _checked(awaitable, compute))
             except Exception as raised:  # noqa: BLE001 - it is handed to those who wait

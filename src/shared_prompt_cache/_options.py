@@ -8,7 +8,7 @@ from os import PathLike, fspath
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from shared_prompt_cache._core.entry import Labels
-from shared_prompt_cache._naming import shown
+from shared_prompt_cache._naming import is_path, shown
 from shared_prompt_cache.clock import seconds
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 
@@ -75,7 +75,7 @@ class Making:
     ) -> None:
         self.ttl = default_ttl if ttl is None else check_ttl(ttl)
         self.metadata = check_metadata(metadata)
-        self.depends_on = check_paths(depends_on) if depends_on else ()
+        self.depends_on = () if depends_on is None or depends_on == () else check_paths(depends_on)
         self.hard_timeout = None if hard_timeout is None else seconds(hard_timeout, "hard_timeout")
         self.cache_errors_for = (
             0.0 if cache_errors_for is None else seconds(cache_errors_for, "cache_errors_for", zero=True)
@@ -115,7 +115,7 @@ class Call:
         self.labels = labels
         self.making = making
         self.strict = strict
-        self.stale_for = seconds(stale_for, "stale_for", zero=True) if stale_for else 0.0
+        self.stale_for = 0.0 if stale_for is None else seconds(stale_for, "stale_for", zero=True)
         self.soft_timeout = None if soft_timeout is None else seconds(soft_timeout, "soft_timeout", zero=True)
         self.refresh_ahead = None if refresh_ahead is None else check_fraction(refresh_ahead)
 
@@ -132,17 +132,24 @@ def check_metadata(metadata: object) -> Mapping[str, Any] | None:
     raise ConfigTypeError(f"metadata is {shown(metadata)}; give a mapping", field="metadata")
 
 
+def check_keys(keys: Iterable[str]) -> Iterable[str]:
+    """Return keys if they are several; each is checked when it is used."""
+    if isinstance(keys, str) or not isinstance(keys, Iterable):
+        raise ConfigTypeError(f"keys is {shown(keys)}; give a list of keys", field="keys")
+    return keys
+
+
 def check_tags(tags: object) -> frozenset[str]:
     """Return tags as a set."""
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise ConfigTypeError(f"tags is {shown(tags)}; give a list of strings", field="tags")
-    found = frozenset(tags)
+    found = tuple(tags)
     for tag in found:
         if not isinstance(tag, str):
             raise ConfigTypeError(f"the tag {shown(tag)} is no string; give strings", field="tags")
         if not tag:
             raise ConfigError("a tag is empty; give it at least one character", field="tags")
-    return found
+    return frozenset(found)
 
 
 def check_paths(paths: object, field: str = "depends_on") -> tuple[str | PathLike[str], ...]:
@@ -155,7 +162,7 @@ def check_paths(paths: object, field: str = "depends_on") -> tuple[str | PathLik
     for path in found:
         if not isinstance(path, str | PathLike) or not isinstance(fspath(path), str):
             raise ConfigTypeError(f"{field} holds {shown(path)}; give paths as str or Path", field=field)
-        if not fspath(path) or "\0" in fspath(path):
+        if not is_path(fspath(path)):
             raise ConfigError(f"{field} holds {shown(path)}, which cannot name a file; give a path", field=field)
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 from shared_prompt_cache._cached import CachedOptions, Options
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._naming import shown
-from shared_prompt_cache._options import check_compute, check_count, sync_compute
+from shared_prompt_cache._options import check_compute, check_count, check_keys, sync_compute
 from shared_prompt_cache.errors import CacheKeyError, ConfigTypeError
 from shared_prompt_cache.keys import check_key
 
@@ -79,8 +79,7 @@ async def warm(
         ConfigError: If an argument or an option cannot be used.
         CacheClosedError: If the cache is closed.
     """
-    if isinstance(keys, str) or not isinstance(keys, Iterable):
-        raise ConfigTypeError(f"keys is {shown(keys)}; give a list of keys", field="keys")
+    check_keys(keys)
     if on_progress is not None and not callable(on_progress):
         raise ConfigTypeError(f"on_progress is {shown(on_progress)}; give a function", field="on_progress")
     check_compute(compute)

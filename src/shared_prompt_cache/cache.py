@@ -46,11 +46,12 @@ from shared_prompt_cache._options import (
     Span,
     check_count,
     check_freshness,
+    check_keys,
     check_metadata,
     check_paths,
     check_tags,
 )
-from shared_prompt_cache.clock import Clock, SystemClock, seconds
+from shared_prompt_cache.clock import Clock, check_clock, seconds
 from shared_prompt_cache.errors import CacheClosedError, ConfigError, WrongLoopError
 from shared_prompt_cache.events import ApiCall, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
@@ -125,7 +126,7 @@ class SharedPromptCache:
             self._rules = check_rules(watch)
         self._ttl = config.default_ttl
         self._strict = config.freshness == "strict"
-        self._clock: Clock = SystemClock() if clock is None else clock
+        self._clock = check_clock(clock)
         self._scopes = Scopes()
         self._labelling = Labelling(Filing(self._scopes, self._clock), self._rules)
         self._proofs = Proofs(self._scopes)
@@ -411,7 +412,7 @@ class SharedPromptCache:
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:
         """Return the entries of those of `keys` that are there."""
         found = {}
-        for count, key in enumerate(keys, 1):
+        for count, key in enumerate(check_keys(keys), 1):
             entry = await self.get_prompt(key)
             if entry is not None:
                 found[key] = entry

@@ -49,6 +49,8 @@ def check_key(key: object) -> str:
 
 def glob_escape(text: str) -> str:
     """Return a pattern that matches `text` and nothing else."""
+    if not isinstance(text, str):
+        raise CacheKeyError(f"the text {shown(text)} is no string; give the text that a key has", key=text)
     return _SPECIAL.sub(r"[\1]", text)
 
 

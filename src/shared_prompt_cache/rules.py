@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
 from shared_prompt_cache import _globs
-from shared_prompt_cache._naming import shown
+from shared_prompt_cache._naming import is_path, shown
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 from shared_prompt_cache.events import ChangeKind
 
@@ -227,7 +227,7 @@ def folder(path: str | os.PathLike[str], name: str) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
         raise ConfigTypeError(f"{name} is {shown(path)}; give a folder as a string or a Path", field=name)
-    if not text or "\0" in text:
+    if not is_path(text):
         raise ConfigError(f"{name} is {shown(path)}, which is no path; give a folder", field=name)
     try:
         return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - abspath folds `..`, Path does not

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shared_prompt_cache._core.entry import Labels
 from shared_prompt_cache._core.filing import Filing, entry_names, target_names
 from shared_prompt_cache._files.places import absolute
-from shared_prompt_cache._naming import shown
+from shared_prompt_cache._naming import is_path, shown
 from shared_prompt_cache._options import check_tags
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 
@@ -55,9 +55,11 @@ class Labelling:
                 agent = said
             if project is None and isinstance(said := metadata.get("project"), str | os.PathLike) and str(said):
                 project = said
-        if agent is None and project is None and not tags:
+        known = _NO_TAGS if tags is None or tags == () else check_tags(tags)
+        if agent is None and project is None and not known:
             return self._plain
-        known = check_tags(tags) if tags else _NO_TAGS
+        if agent is not None and not isinstance(agent, str):
+            agent_id(agent)  # says so
         where = None if project is None else check_project(project)
         return self._filing.find(agent, where, known) or self._filing.labels(
             agent,
@@ -101,7 +103,7 @@ def check_project(project: object) -> str:
             project = os.path.join(os.curdir, project)
     if not isinstance(project, str):
         raise ConfigTypeError(f"project is {shown(project)}; give a name or a path", field="project")
-    if not project or "\0" in project:
+    if not is_path(project):
         raise ConfigError(f"project is {shown(project)}; give a name or a path", field="project")
     return absolute(project) if os.sep in project and not project.startswith(os.sep) else project
 
