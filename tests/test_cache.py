@@ -1,253 +1,324 @@
-"""The life of a cache, its arguments, and the verbs that stand in no other file.
-
-Seen to fail on planted bugs: a cache that binds its loop when it is made, a second `start()` that watches twice, verbs
-of a closed cache that go on, a disabled cache that keeps what it computes.
-"""
+"""The cache as an object: its life, the loop it belongs to, the arguments it is made with."""
 
 import asyncio
 import math
+import threading
 from datetime import timedelta
 
 import pytest
 
 from _support import Counted
-from shared_prompt_cache import CacheClosedError, ConfigError, SharedPromptCache, WatchRule, WrongLoopError
-from shared_prompt_cache.config import CacheConfig
+from _ways import KEY, WAYS, invalidate
+from shared_prompt_cache import (
+    CacheClosedError,
+    ConfigError,
+    SharedPromptCache,
+    WatchRule,
+    WrongLoopError,
+)
 from shared_prompt_cache.testing import FakeWatcher, ManualClock, wait_until
+
+
+class GatedWatcher(FakeWatcher):
+    """A watcher that is live only when its gate opens."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.starts = self.closes = 0
+
+    async def start(self, sink):
+        self.starts += 1
+        await self.gate.wait()
+        await super().start(sink)
+
+    async def aclose(self):
+        self.closes += 1
+        await super().aclose()
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "memory.md"
+    path.write_text("- use tabs\n")
+    return path
 
 
 @pytest.fixture
 def rules(tmp_path):
-    return [WatchRule(tmp_path, "{agent}.md", "agent")]
+    return [WatchRule(tmp_path, "*.md", "all")]
 
 
-# Life.
+VERBS = {
+    "get_prompt": lambda cache: cache.get_prompt(KEY),
+    "get_or_compute": lambda cache: cache.get_or_compute(KEY, Counted("never")),
+    "get_many": lambda cache: cache.get_many([KEY]),
+    "set_prompt": lambda cache: cache.set_prompt(KEY, "prompt"),
+    "evict_oldest": lambda cache: cache.evict_oldest(),
+    "sync": lambda cache: cache.sync(),
+    "warm": lambda cache: cache.warm([KEY], Counted("never")),
+    "lock": lambda cache: cache.lock(KEY).__aenter__(),
+    "batch": lambda cache: cache.batch().__aenter__(),
+    **{f"invalidate by {way}": lambda cache, way=way: invalidate(cache, way, "/file") for way in WAYS},
+}
+verbs = pytest.mark.parametrize("verb", VERBS)
 
 
-async def test_without_rules_no_start_is_needed():
+# Life
+
+
+@verbs
+async def test_with_watch_rules_a_verb_before_the_start_says_what_to_do(rules, verb):
+    cache = SharedPromptCache(watch=rules, name="prompts")
+    with pytest.raises(CacheClosedError, match=r"'prompts' watches files and is not started; use `async with cache:`"):
+        await VERBS[verb](cache)
+    await cache.aclose()
+
+
+@verbs
+async def test_a_verb_after_the_end_says_what_to_do(verb):
+    async with SharedPromptCache(name="prompts") as cache:
+        await cache.set_prompt(KEY, "prompt")
+    with pytest.raises(CacheClosedError, match=r"'prompts' is closed; .*`async with cache:`, or start\(\) it"):
+        await VERBS[verb](cache)
+
+
+async def test_without_watch_rules_no_start_is_needed(file):
     cache = SharedPromptCache()
-    await cache.set_prompt("key", "value")
-    assert (await cache.get_prompt("key")).prompt == "value"
+    assert await cache.get_or_compute(KEY, lambda: cache.files.read_text(file)) == "- use tabs\n"
+    await cache.sync()
     await cache.aclose()
 
 
-async def test_with_rules_a_verb_before_the_start_says_how_to_start(rules):
-    cache = SharedPromptCache(watch=rules, watcher=FakeWatcher())
-    for verb in (cache.get_prompt("key"), cache.set_prompt("key", "value"), cache.clear(), cache.sync()):
-        with pytest.raises(CacheClosedError, match="async with"):
-            await verb
+@pytest.mark.parametrize("with_rules", [False, True])
+async def test_starting_and_closing_twice_is_as_good_as_once(rules, with_rules):
+    watcher = GatedWatcher()
+    watcher.gate.set()
+    cache = SharedPromptCache(watch=rules if with_rules else (), watcher=watcher)
+    for _ in range(2):
+        await cache.start()
+        await cache.start()
+    assert watcher.starts == with_rules
+    await cache.set_prompt(KEY, "prompt")
+    for _ in range(2):
+        await cache.aclose()
+    await asyncio.gather(cache.aclose(), cache.aclose())
+    assert watcher.closes == with_rules
 
 
-async def test_starting_and_closing_twice_is_as_good_as_once(rules):
-    watcher = FakeWatcher()
-    cache = SharedPromptCache(watch=rules, watcher=watcher)
-    await cache.start()
-    await cache.start()
-    assert watcher.watched
-    await cache.aclose()
-    await cache.aclose()
+async def test_a_cache_that_was_never_used_can_be_closed():
+    await SharedPromptCache().aclose()
 
 
-async def test_it_may_be_left_by_another_task_than_it_was_entered_by(rules):
+@pytest.mark.parametrize("with_rules", [False, True])
+async def test_what_is_started_again_works_and_has_forgotten_everything(rules, with_rules):
+    cache = SharedPromptCache(watch=rules if with_rules else (), watcher=FakeWatcher())
+    for number in range(3):
+        async with cache:
+            assert await cache.get_prompt(KEY) is None
+            await cache.set_prompt(KEY, number)
+            assert (await cache.get_prompt(KEY)).prompt == number
+            with pytest.raises(LookupError):
+                await cache.get_or_compute("failing", Counted(LookupError()), cache_errors_for=60)
+        stats = cache.get_stats()
+        assert (stats.entry_count, stats.memory_usage_mb, len(cache._computations.failures)) == (0, 0, 0)
+
+
+async def test_it_may_be_started_and_closed_by_any_task(rules):
     cache = SharedPromptCache(watch=rules, watcher=FakeWatcher())
     await asyncio.create_task(cache.__aenter__())
-    assert await cache.get_or_compute("key", Counted("value")) == "value"
+    await asyncio.create_task(cache.set_prompt(KEY, "prompt"))
+    assert (await cache.get_prompt(KEY)).prompt == "prompt"
     await asyncio.create_task(cache.__aexit__(None, None, None))
-    with pytest.raises(CacheClosedError, match="async with"):
-        await cache.get_or_compute("key", Counted("value"))
-
-
-async def test_it_can_be_started_again_and_has_forgotten_everything(rules):
-    cache = SharedPromptCache(watch=rules, watcher=FakeWatcher())
-    async with cache:
-        await cache.set_prompt("key", "value")
-    async with cache:
-        assert await cache.get_prompt("key") is None
-        await cache.set_prompt("key", "again")
-        assert (await cache.get_prompt("key")).prompt == "again"
-
-
-async def test_a_start_that_fails_leaves_nothing_open(rules, monkeypatch):
-    class Broken(FakeWatcher):
-        async def start(self, sink):
-            raise KeyboardInterrupt  # what is no Exception ends the start
-
-    cache = SharedPromptCache(watch=rules, watcher=Broken())
-    with pytest.raises(KeyboardInterrupt):
-        await cache.start()
     with pytest.raises(CacheClosedError):
-        await cache.get_prompt("key")
+        await cache.get_prompt(KEY)
 
 
-async def test_closing_ends_those_who_wait_with_an_error_of_ours():
+async def test_an_exception_inside_closes_it_and_comes_out():
     cache = SharedPromptCache()
-    gate = asyncio.Event()
-    compute = Counted("value", gate=gate)
-    waiting = [asyncio.create_task(cache.get_or_compute("key", compute)) for _ in range(3)]
+    with pytest.raises(LookupError):
+        async with cache:
+            raise LookupError
+    with pytest.raises(CacheClosedError):
+        await cache.get_prompt(KEY)
+
+
+async def test_who_waits_is_told_when_it_is_closed():
+    cache = SharedPromptCache()
+    compute = Counted("never", gate=asyncio.Event())
+    callers = [asyncio.create_task(cache.get_or_compute(KEY, compute)) for _ in range(3)]
     await wait_until(lambda: compute.began == 1)
     await cache.aclose()
-    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [CacheClosedError] * 3
+    for outcome in await asyncio.gather(*callers, return_exceptions=True):
+        assert isinstance(outcome, CacheClosedError)
+        assert str(outcome) == f"the cache was closed while '{KEY}' was computed; start it again"
     assert compute.cancelled == 1
 
 
 async def test_a_computation_may_close_the_cache_it_runs_in():
     cache = SharedPromptCache()
-    closed = asyncio.Event()
 
     async def compute():
         await cache.aclose()
-        closed.set()
-        return "value"
+        return "too late"
 
-    with pytest.raises(CacheClosedError):
-        await cache.get_or_compute("key", compute)
-    await closed.wait()
+    async with asyncio.timeout(10):
+        with pytest.raises(CacheClosedError):
+            await cache.get_or_compute(KEY, compute)
+    await cache.aclose()
 
 
-async def test_a_closing_that_is_cancelled_goes_on_to_its_end():
-    cache = SharedPromptCache()
-    await cache.set_prompt("key", "value")
+async def test_a_close_whose_caller_is_cancelled_is_a_close_all_the_same(rules):
+    cache = SharedPromptCache(watch=rules, watcher=FakeWatcher())
+    await cache.start()
     closing = asyncio.create_task(cache.aclose())
     await asyncio.sleep(0)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
+    with pytest.raises(CacheClosedError):
+        await cache.get_prompt(KEY)
     async with cache:
-        assert await cache.get_prompt("key") is None
+        assert await cache.get_prompt(KEY) is None
 
 
-def test_it_belongs_to_the_loop_of_its_first_await_and_to_none_before():
-    cache = SharedPromptCache()
-    with asyncio.Runner() as first, asyncio.Runner() as second:
-        first.run(cache.set_prompt("key", "value"))
-        with pytest.raises(WrongLoopError, match=r"cache\.blocking"):
-            second.run(cache.get_or_compute("other", Counted("value")))
-        first.run(cache.aclose())
-        second.run(cache.start())  # closed, it belonged to nobody
-        second.run(cache.set_prompt("key", "value"))
-        second.run(cache.aclose())
+async def test_a_start_waits_for_the_close_before_it(rules):
+    cache = SharedPromptCache(watch=rules, watcher=FakeWatcher())
+    await cache.start()
+    closing, starting = asyncio.create_task(cache.aclose()), asyncio.create_task(cache.start())
+    await asyncio.gather(closing, starting)
+    assert await cache.get_prompt(KEY) is None
+    await cache.aclose()
 
 
-# Arguments.
+async def test_every_start_returns_only_when_the_watch_is_live(rules):
+    watcher = GatedWatcher()
+    cache = SharedPromptCache(watch=rules, watcher=watcher)
+    first, second = (asyncio.create_task(cache.start()) for _ in range(2))
+    await wait_until(lambda: watcher.starts == 1)
+    await asyncio.wait([second], timeout=0.005)
+    assert not second.done()
+    watcher.gate.set()
+    await asyncio.gather(first, second)
+    assert watcher.watched
+    assert watcher.starts == 1
+    await cache.aclose()
 
 
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("max_size", 0),
-        ("max_size", 1.5),
-        ("max_size", "many"),
-        ("ttl_seconds", 0),
-        ("ttl_seconds", math.nan),
-        ("ttl_seconds", "an hour"),
-        ("max_memory_mb", 0),
-        ("max_memory_mb", -1),
-        ("eviction_policy", "newest"),
-        ("freshness", "always"),
-        ("watcher", "inotify?"),
-        ("name", ""),
-        ("watch", 7),
-        ("watch", ["**/*.md"]),
-    ],
-)
-def test_an_argument_that_cannot_be_used_is_named(argument, value):
-    with pytest.raises(ConfigError) as caught:
-        SharedPromptCache(**{argument: value})
-    assert argument.removesuffix("_seconds") in f"{caught.value.field} {caught.value}"
+async def test_a_close_during_the_start_ends_both(rules):
+    watcher = GatedWatcher()
+    cache = SharedPromptCache(watch=rules, watcher=watcher)
+    starting = asyncio.create_task(cache.start())
+    await wait_until(lambda: watcher.starts == 1)
+    closing = asyncio.create_task(cache.aclose())
+    await asyncio.sleep(0)
+    watcher.gate.set()
+    await closing
+    with pytest.raises(CacheClosedError):
+        await starting
+    with pytest.raises(CacheClosedError):
+        await cache.get_prompt(KEY)
 
 
-async def test_something_that_is_no_watcher_is_told_at_the_start(rules):
-    cache = SharedPromptCache(watch=rules, watcher=object())
-    with pytest.raises(ConfigError, match="'auto', 'watchfiles', 'polling' or a watcher"):
-        await cache.start()
+async def test_a_start_that_is_cancelled_leaves_a_closed_cache(rules):
+    watcher = GatedWatcher()
+    cache = SharedPromptCache(watch=rules, watcher=watcher)
+    starting = asyncio.create_task(cache.start())
+    await wait_until(lambda: watcher.starts == 1)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    with pytest.raises(CacheClosedError, match="is closed"):
+        await cache.get_prompt(KEY)
+    watcher.gate.set()
+    async with cache:
+        assert await cache.get_prompt(KEY) is None
 
 
-async def test_times_to_live_may_be_spans():
+# Loops
+
+
+def test_nothing_is_bound_before_the_first_await(rules):
+    cache = SharedPromptCache(watch=rules, watcher=FakeWatcher())
+    cache.get_stats()
+    cache.health()
+    cache.explain(KEY)
+    cache.lock(KEY)
+    cache.batch()
+    assert cache._loop is None
+
+    async def use():
+        async with cache:
+            await cache.set_prompt(KEY, "prompt")
+
+    asyncio.run(use())
+    asyncio.run(use())  # closed, it belongs to nobody again
+
+
+@verbs
+def test_another_loop_is_told_that_the_cache_is_not_its_own(verb):
+    cache = SharedPromptCache(name="prompts")
+    caught = []
+
+    async def intrude():
+        with pytest.raises(WrongLoopError, match=r"'prompts' belongs to another event loop; .* or cache\.blocking"):
+            await VERBS[verb](cache)
+        with pytest.raises(WrongLoopError):
+            await cache.start()
+        with pytest.raises(WrongLoopError):
+            await cache.aclose()
+        caught.append(True)
+
+    async def own():
+        await cache.set_prompt("another", "prompt")
+        thread = threading.Thread(target=lambda: asyncio.run(intrude()))
+        thread.start()
+        while thread.is_alive():  # noqa: ASYNC110 - threads tell nobody of their end
+            await asyncio.sleep(0.001)
+        await cache.aclose()
+
+    asyncio.run(own())
+    assert caught == [True]
+
+
+# Arguments
+
+
+WRONG = [
+    ({"max_size": 0}, "max_size is 0; expected a whole number of 1 or more"),
+    ({"max_size": 2.5}, "max_size is 2.5; expected a whole number"),
+    ({"max_size": True}, "max_size is True; expected a whole number"),
+    ({"ttl_seconds": 0}, "ttl_seconds is 0; it must be more than 0 seconds; give seconds or a timedelta"),
+    ({"ttl_seconds": -1}, "ttl_seconds is -1; it must be more than 0"),
+    ({"ttl_seconds": math.nan}, "ttl_seconds is nan"),
+    ({"ttl_seconds": "3600"}, "ttl_seconds is '3600', which is no span of time; give seconds"),
+    ({"max_memory_mb": 0}, "max_memory_mb is 0; expected a number of megabytes above 0"),
+    ({"max_memory_mb": math.inf}, "max_memory_mb is inf; expected"),
+    ({"eviction_policy": "lur"}, "eviction_policy is 'lur'; did you mean lru?"),
+    ({"eviction_policy": "sieve"}, "eviction_policy is 'sieve', which is not available; available: lru"),
+    ({"freshness": "strikt"}, "freshness is 'strikt'; did you mean strict?"),
+    ({"watcher": "inotify"}, "watcher is 'inotify'; known are auto, watchfiles, polling"),
+    ({"name": ""}, "name is ''; expected a text of 1 to 200 characters"),
+    ({"name": None}, "name is None; expected a text"),
+    ({"watch": ["memories"]}, "watch"),
+    ({"watch": 5}, "watch"),
+    ({"clock": 5}, "clock is 5; give one such as testing.ManualClock"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG)
+def test_an_argument_that_cannot_be_used_is_named_with_the_way_out(arguments, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        SharedPromptCache(**arguments)
+    (field,) = arguments
+    assert caught.value.field.partition("[")[0] == field
+
+
+async def test_the_two_arguments_of_the_original_come_first(open_cache):
     clock = ManualClock()
-    cache = SharedPromptCache(10, timedelta(minutes=1), clock=clock)
-    await cache.set_prompt("key", "value")
-    clock.advance(59)
-    assert await cache.get_prompt("key") is not None
-    clock.advance(1)
-    assert await cache.get_prompt("key") is None
-    await cache.aclose()
-
-
-# Configuration.
-
-
-@pytest.mark.parametrize("source", [CacheConfig(enabled=False), {"enabled": False}])
-async def test_a_cache_that_is_not_enabled_computes_every_time_and_keeps_nothing(source):
-    cache = SharedPromptCache.from_config(source)
-    compute = Counted("value")
-    assert [await cache.get_or_compute("key", compute) for _ in range(3)] == ["value"] * 3
-    assert compute.began == 3
-    await cache.set_prompt("key", "value")
-    assert await cache.get_prompt("key") is None
-    assert cache.get_stats().entry_count == 0
-    await cache.aclose()
-
-
-def test_entries_that_are_to_outlive_the_process_are_refused_and_not_forgotten_in_silence():
-    with pytest.raises(ConfigError, match="set enabled: false") as caught:
-        SharedPromptCache.from_config({"persistence": {"enabled": True}})
-    assert caught.value.field == "persistence.enabled"
-
-
-async def test_a_file_may_describe_it_with_what_it_watches(tmp_path):
-    project, file = tmp_path / "shop", tmp_path / "cache.yaml"
-    memory = project / ".claude-mpm" / "memories" / "engineer_memories.md"
-    memory.parent.mkdir(parents=True)
-    memory.write_text("old")
-    file.write_text(
-        f"cache:\n  shared_prompt:\n    max_size: 10\n    watch:\n"
-        f"      - root: {project}\n        presets: [claude_mpm]\n"
-    )
-    async with await asyncio.to_thread(SharedPromptCache.from_config, file) as cache:
-        await cache.set_prompt("key", "value", agent="engineer", project=project)
-        memory.write_text("new")
-        await cache.sync()
-        assert await cache.get_prompt("key") is None
-
-
-# Verbs.
-
-
-async def test_many_are_looked_up_at_once(cache):
-    for number in range(300):
-        await cache.set_prompt(f"key {number}", number)
-    found = await cache.get_many(f"key {number}" for number in range(0, 600, 2))
-    assert {key: cached.prompt for key, cached in found.items()} == {f"key {n}": n for n in range(0, 300, 2)}
-
-
-async def test_the_least_recently_used_are_evicted_by_hand(cache):
-    for number in range(300):
-        await cache.set_prompt(f"key {number}", number)
-    await cache.get_prompt("key 0")
-    assert await cache.evict_oldest() == 1
-    assert await cache.get_prompt("key 1") is None
-    assert await cache.evict_oldest(count=250) == 250
-    assert await cache.get_prompt("key 0") is not None
-    assert await cache.evict_oldest(count=250) == 49
-    assert await cache.evict_oldest(count=0) == 0
-
-
-async def test_without_a_watch_there_is_nothing_to_wait_for(cache):
-    await cache.sync()
-    await cache.sync(timeout=1)
-
-
-async def test_a_sync_that_takes_too_long_says_so(rules, monkeypatch):
-    async with SharedPromptCache(watch=rules, watcher=FakeWatcher()) as cache:
-        gate = asyncio.Event()
-        in_thread = cache._proofs.in_thread
-
-        async def held_up(*args, **options):
-            await gate.wait()
-            return await in_thread(*args, **options)
-
-        monkeypatch.setattr(cache._proofs, "in_thread", held_up)
-        with pytest.raises(TimeoutError):
-            await cache.sync(timeout=0.01)
-        gate.set()
+    cache = await open_cache(2, timedelta(seconds=5), clock=clock)
+    for key in "abc":
+        await cache.set_prompt(key, key)
+    assert set(await cache.get_many(list("abc"))) == {"b", "c"}
+    clock.advance(5)
+    assert await cache.get_many(list("abc")) == {}

@@ -15,10 +15,11 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, Final
 
+from shared_prompt_cache._core.conditions import Condition
 from shared_prompt_cache._core.entry import Entry, Labels, freeze
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import ENTRY_OVERHEAD, Memory
-from shared_prompt_cache._core.scopes import Condition, Scopes, Verdict
+from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._core.sizing import size_of
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs

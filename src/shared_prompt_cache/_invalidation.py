@@ -16,21 +16,12 @@ from dataclasses import replace
 
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
+from shared_prompt_cache._core.conditions import Condition, file_condition, glob_condition, shapes_condition
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.filing import Target, agent_ids, project_ids
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import Memory
-from shared_prompt_cache._core.scopes import (
-    ALL,
-    Condition,
-    ScopeId,
-    Scopes,
-    Sweep,
-    Verdict,
-    file_condition,
-    glob_condition,
-    shapes_condition,
-)
+from shared_prompt_cache._core.scopes import ALL, ScopeId, Scopes, Sweep, Verdict
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.events import Cause, Invalidation, Removal, RemovalReason, ScopeKind

@@ -15,9 +15,10 @@ from os import PathLike
 from typing import Any, Final
 
 from shared_prompt_cache._computation import Computations, is_failure
+from shared_prompt_cache._core.conditions import Subject
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.memory import Memory
-from shared_prompt_cache._core.scopes import Scopes, Subject, Verdict
+from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._files.fingerprint import unchanged
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs

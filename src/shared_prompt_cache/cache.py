@@ -154,6 +154,7 @@ class SharedPromptCache:
         self._locks = Locks()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: Literal["new", "started", "closed"] = "new"
+        self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         # What a hit touches, bound once.
         self._hits = 0
@@ -195,8 +196,6 @@ class SharedPromptCache:
         cache._computations.enabled = config.enabled
         return cache
 
-    # Life.
-
     async def start(self) -> None:
         """Begin to watch; needed where there are watch rules. Returns when no change is missed any more. Idempotent."""
         from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
@@ -204,21 +203,24 @@ class SharedPromptCache:
         if self._closing is not None:
             await outlast(self._closing)
         self._enter(starting=True)
-        if self._state == "started":
-            return
-        self._state = "started"
-        self._watch = FileWatch(
-            self._scopes,
-            self._proofs,
-            self._rules,
-            watcher=self._watcher,
-            select=self._invalidations.select_target,
-            raised=self._invalidations.raise_targets,
-            follow_dependencies=not self._strict,
-            wall=self._clock.wall,
-        )
+        if self._starting is None:
+            self._state = "started"
+            self._watch = FileWatch(
+                self._scopes,
+                self._proofs,
+                self._rules,
+                watcher=self._watcher,
+                select=self._invalidations.select_target,
+                raised=self._invalidations.raise_targets,
+                follow_dependencies=not self._strict,
+                wall=self._clock.wall,
+            )
+            self._starting = asyncio.ensure_future(self._watch.start())
+        starting = self._starting
         try:
-            await self._watch.start()
+            await asyncio.wait((starting,))  # one start, for all who ask for it
+            self._enter()  # it may have been closed meanwhile
+            starting.result()
         except BaseException:
             await self.aclose()
             raise
@@ -239,8 +241,10 @@ class SharedPromptCache:
         await self._flights.aclose(caller)
         self._computations.clear_failures()
         await self._invalidations.drain()
-        watch, self._watch = self._watch, None
-        if watch is not None:
+        watch, starting, self._watch, self._starting = self._watch, self._starting, None, None
+        if watch is not None and starting is not None:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             await watch.aclose()
         await self._proofs.aclose()
         await self.events.aclose(caller)
@@ -268,13 +272,9 @@ class SharedPromptCache:
         """Check that the cache may be used here and now; the first call binds it to its loop."""
         loop = asyncio.get_running_loop()
         if self._state == "closed" and not starting:
-            raise CacheClosedError(
-                f"the cache {self.name!r} is closed; use it inside `async with cache:`, or start() it"
-            )
+            raise CacheClosedError(f"the cache {self.name!r} is closed; use it in `async with cache:`, or start() it")
         if self._state == "new" and self._rules and not starting:
-            raise CacheClosedError(
-                f"the cache {self.name!r} watches files and was not started; use it inside `async with cache:`"
-            )
+            raise CacheClosedError(f"the cache {self.name!r} watches files and is not started; use `async with cache:`")
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
@@ -419,8 +419,6 @@ class SharedPromptCache:
             if count % SLICE == 0:
                 await asyncio.sleep(0)
         return found
-
-    # What is put in.
 
     async def set_prompt(
         self,
@@ -571,6 +569,7 @@ class SharedPromptCache:
         async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
             if self._watch is not None:
                 await self._watch.sync()
+        self._enter()  # it may have been closed before all of them were applied
 
     async def evict_oldest(self, count: int = 1) -> int:
         """Evict up to `count` entries, the least recently used first; return how many went."""

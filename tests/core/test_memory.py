@@ -13,7 +13,8 @@ import pytest
 from _support import size
 from core._entries import Bench
 from shared_prompt_cache._core import memory as module
-from shared_prompt_cache._core.scopes import ALL, Verdict, file_condition, glob_condition, shapes_condition
+from shared_prompt_cache._core.conditions import file_condition, glob_condition, shapes_condition
+from shared_prompt_cache._core.scopes import ALL, Verdict
 
 SEEDS = size(60, 2_000)
 

@@ -7,8 +7,8 @@ a walk can be left and taken up again while entries come and go: a marker node k
 from collections.abc import Iterable
 from typing import Any, Final
 
+from shared_prompt_cache._core.conditions import head
 from shared_prompt_cache._core.entry import Entry
-from shared_prompt_cache._core.scopes import head
 
 _BUCKETS: Final = 4096
 

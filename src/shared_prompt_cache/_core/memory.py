@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterable, MutableMapping
 from math import inf
 from typing import Final
 
+from shared_prompt_cache._core.conditions import Condition
 from shared_prompt_cache._core.entry import Entry, Origin
 from shared_prompt_cache._core.index import Index, Walk
 from shared_prompt_cache._core.policies import POLICIES
-from shared_prompt_cache._core.scopes import Condition, ScopeId, Scopes, Sweep, Verdict
+from shared_prompt_cache._core.scopes import ScopeId, Scopes, Sweep, Verdict
 from shared_prompt_cache.events import Invalidation, RemovalReason
 
 SLICE: Final = 128

@@ -14,8 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from shared_prompt_cache._core.conditions import Condition
 from shared_prompt_cache._core.filing import Target
-from shared_prompt_cache._core.scopes import ALL, Condition, Doubt, ScopeId, Scopes
+from shared_prompt_cache._core.scopes import ALL, Doubt, ScopeId, Scopes
 from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.arming import Arming
 from shared_prompt_cache._files.baseline import Baseline, Compared
