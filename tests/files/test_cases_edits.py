@@ -238,6 +238,7 @@ async def test_f07_by_events_too_and_folder_by_folder(open_cache, tmp_path):
     """Each folder that comes into being is watched, so that the next one in it is seen."""
     cache, path = await open_cache(freshness="events"), tmp_path / "a" / "b" / "engineer.md"
     assert await text(cache, path) is None
+    await until_watched(cache)
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
         before = cache._watch.events
         folder.mkdir()
