@@ -9,6 +9,7 @@ import asyncio
 import pytest
 
 from _support import Counted, size
+from shared_prompt_cache._core import scopes
 from shared_prompt_cache.testing import ManualClock, wait_until
 
 MANY = size(3_000, 30_000)
@@ -59,14 +60,15 @@ async def test_patterns_and_files_are_forgotten_once_everything_is_judged_by_the
     assert cache._scopes.figures["conditions"] == 0
 
 
-async def test_so_they_are_when_the_computation_that_had_to_know_them_is_over(cache):
+async def test_so_they_are_when_the_computation_that_had_to_know_them_is_over(cache, monkeypatch):
+    monkeypatch.setattr(scopes, "_MOST_REMEMBERED", 100)
     gate = asyncio.Event()
     compute = Counted("value", gate=gate)
     waiting = asyncio.create_task(cache.get_or_compute("key", compute))
     await wait_until(lambda: compute.began == 1)
-    for number in range(12_000):
+    for number in range(150):
         await cache.invalidate_pattern(f"{number}*")
-    assert cache._scopes.figures["conditions"] <= 10_001
+    assert cache._scopes.figures["conditions"] <= 101
     gate.set()
     assert await waiting == "value"
     assert await cache.get_prompt("key") is None  # more was invalidated than is remembered, so it is not trusted
