@@ -69,10 +69,16 @@ class Files:
         return (await self._record(glob, absolute(name), pattern))[0]
 
     async def depends_on(self, *paths: _Path) -> None:
-        """Record files that are read in other ways, and the names of the children of folders."""
+        """Record files that are read in other ways, and the names of the children of folders.
+
+        Raises:
+            OSError: If one cannot be read.
+            ConfigError: If one is no path, neither file nor folder, or a file larger than 16 MiB.
+        """
+        names = check_paths(paths, "paths")
         recorder = current()
         if recorder is not None:
-            await self._proofs.declare(recorder, check_paths(paths, "paths"))
+            await self._proofs.declare(recorder, names)
 
     async def _record(self, look: Callable[..., tuple[T, Dependency]], *args: str) -> tuple[T, Dependency]:
         recorder = current()
