@@ -18,7 +18,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from shared_prompt_cache._batch import Batch
 from shared_prompt_cache._bus import Bus
@@ -57,7 +57,7 @@ from shared_prompt_cache.events import ApiCall, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
 if TYPE_CHECKING:
-    from shared_prompt_cache._blocking import BlockingCache
+    from shared_prompt_cache._blocking import BlockingCache, ComputeOptions
     from shared_prompt_cache._cached import Decorator
     from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
     from shared_prompt_cache._files.watch import FileWatch
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Compute = Callable[[], Awaitable[T | Computed[T]]]
+Telling = Callable[[], Awaitable[Computed[T]]]
 _PathLike = str | os.PathLike[str]
 
 
@@ -316,6 +317,10 @@ class SharedPromptCache:
         self._lookups.hit(entry)
         return entry
 
+    @overload
+    async def get_or_compute(self, key: str, compute: Telling[T], **options: Unpack[ComputeOptions]) -> T: ...
+    @overload
+    async def get_or_compute(self, key: str, compute: Compute[T], **options: Unpack[ComputeOptions]) -> T: ...
     async def get_or_compute(
         self,
         key: str,

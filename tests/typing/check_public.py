@@ -59,6 +59,7 @@ async def fetch(key: str) -> str:
 
 async def computing_returns_what_is_computed() -> None:
     assert_type(await cache.get_or_compute("a", prompt), str)
+    assert_type(await cache.get_or_compute("a", counted), int)
     assert_type(await cache.get_or_compute("a", either), int)
     assert_type(await cache.get_or_compute("a", perhaps), str | None)
     assert_type(await cache.get_or_compute("a", tokens), list[tuple[str, int]])
@@ -92,10 +93,10 @@ def plain() -> str:
 
 async def what_does_not_fit_is_refused() -> None:
     await cache.get_or_compute("a", plain)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    await cache.get_or_compute(3, prompt)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    await cache.get_or_compute("a", prompt, tll=60)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    await cache.get_or_compute("a", prompt, freshness="x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    await cache.get_or_compute("a", prompt, 60)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    await cache.get_or_compute(3, prompt)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+    await cache.get_or_compute("a", prompt, tll=60)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    await cache.get_or_compute("a", prompt, freshness="x")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+    await cache.get_or_compute("a", prompt, 60)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     SharedPromptCache(watcher="inotify")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     SharedPromptCache(watcher=object())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     cache.events.subscribe(scopes=["agents"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
