@@ -17,7 +17,7 @@ from shared_prompt_cache import ConfigError
 from shared_prompt_cache._files import reading
 from shared_prompt_cache._files.fingerprint import digest_of, tuple_of
 from shared_prompt_cache._files.places import way
-from shared_prompt_cache._files.reading import MOST_BYTES, compare, declared, glob, read_file
+from shared_prompt_cache._files.reading import MOST_BYTES, compare, declared, glob, led_now, read_file
 
 
 @pytest.fixture
@@ -285,6 +285,23 @@ def test_the_way_is_renewed_when_it_leads_elsewhere(file):
     renewed = compare(record)
     assert renewed.same_content(record)
     assert renewed.way == way(str(file)) != record.way
+
+
+def test_a_settled_record_is_given_the_way_that_leads_there_now(file):
+    link = file.with_name("link")
+    link.symlink_to(file.parent)
+    for record in (read_file(str(link / file.name))[1], glob(str(link), "*.md")[1]):
+        assert led_now(record) is record
+        link.unlink()
+        (file.parent / "between").symlink_to(file.parent)
+        link.symlink_to("between")
+        led = led_now(record)
+        assert led.same_content(record)
+        assert str(file.parent / "between") in led.way.places
+        assert str(file.parent / "between") not in record.way.places
+        (file.parent / "between").unlink()
+        link.unlink()
+        link.symlink_to(file.parent)
 
 
 def test_what_appears_or_goes_is_a_change(file):
