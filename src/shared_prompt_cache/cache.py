@@ -285,8 +285,6 @@ class SharedPromptCache:
             )
         return loop
 
-    # One lookup.
-
     async def get_prompt(self, key: str, *, freshness: Freshness | None = None) -> CachedPrompt | None:
         """Return the entry of `key`, or None; never waits for a computation.
 
@@ -512,8 +510,6 @@ class SharedPromptCache:
         from shared_prompt_cache._cached import decorator  # noqa: PLC0415 - loaded when used
 
         return decorator(self, key, options)
-
-    # One invalidation.
 
     async def invalidate(self, key: str, *, soft: bool = False) -> bool:
         """Remove the entry of `key`, and what was made from it; return whether it was there.
