@@ -226,6 +226,9 @@ class Computations:
         overtaken = [scope for scope, number in block.noted if number > since]
         if self._scopes.touched_since(key, since):
             overtaken.append(self._scopes.scope(key))
+        soft_at = self._scopes.softened_since(key, since)
+        if soft_at is not None:
+            block.soften(soft_at)
         if overtaken:
             # The number they had then was `since` at most: another than now, so `why` finds what invalidated them.
             block.noted = tuple([(scope, since) for scope in overtaken])

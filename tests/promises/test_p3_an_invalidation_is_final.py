@@ -208,3 +208,23 @@ async def test_what_was_made_from_its_own_predecessor_is_counted_once(open_cache
     assert (await cache.invalidate_agent("engineer"), await cache.invalidate_agent("qa")) == (1, 0)
     assert await cache.get_prompt("handed over") is None
     assert cache.get_stats().entry_count == 600
+
+
+@pytest.mark.parametrize("soft", [False, True])
+async def test_an_agent_in_a_project_takes_what_was_made_from_a_key_of_its_shape_elsewhere(cache, soft):
+    async def derived():
+        return "from " + await cache.get_or_compute("engineer_1", Counted("old"))
+
+    await cache.get_or_compute("derived", derived, agent="qa", project="shop")
+    assert await cache.invalidate_agent("engineer", "web", soft=soft) == 2
+    assert await cache.get_prompt("derived") is None
+
+
+@pytest.mark.parametrize("block", ["lock", "batch"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_soft_reaches_what_a_block_that_began_before_it_sets_after_it(cache, file, way, block):
+    async with cache.lock(KEY) if block == "lock" else cache.batch():
+        await invalidate(cache, way, file, soft=True)
+        await cache.set_prompt(KEY, "made before", **options(file))
+    assert await cache.get_prompt(KEY) is None
+    assert await cache.get_or_compute(KEY, Counted("new"), stale_for=60) == "made before"

@@ -99,11 +99,16 @@ def shapes_condition(agent: str, projects: Collection[str] | None) -> Condition:
         return key.lower().replace("_", "-").startswith(starts)
 
     def matches(subject: Subject) -> bool:
-        if projects is not None and not any(name in projects for name in subject.labels.projects):
-            return False
-        if subject.agent is None and named(subject.key):
+        if (
+            subject.agent is None
+            and named(subject.key)
+            and (projects is None or any(name in projects for name in subject.labels.projects))
+        ):
             return True
-        return any(unowned and named(key) for key, unowned in subject.consumed)
+        # The pairs name the projects of all that was consumed; which of them is that of the key, they do not say.
+        return any(unowned and named(key) for key, unowned in subject.consumed) and (
+            projects is None or any(s.id[0] == "project" and s.id[1] in projects for s, _ in subject.pairs)
+        )
 
     # What lies under another spelling of a letter outside ASCII is found by looking everywhere.
     return Condition(matches, (head(agent + "-"), "memory") if agent.isascii() else None, unowned_only=True)

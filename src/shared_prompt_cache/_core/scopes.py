@@ -279,6 +279,11 @@ class Scopes:
         scope = self._alive.get(scope_id)
         return scope is not None and scope.number > since
 
+    def softened_since(self, scope_id: ScopeId, since: int) -> float | None:
+        """Return the moment at which a scope was invalidated softly after the revision `since`, None if it was not."""
+        scope = self._alive.get(scope_id)
+        return scope.soft_at if scope is not None and scope.softened > since else None
+
     def note_late(self, ids: Iterable[ScopeId], since: int) -> Pairs | None:
         """Return scopes that a computation learns of at its end, with the numbers it would have noted.
 
