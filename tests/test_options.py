@@ -138,3 +138,15 @@ async def test_a_timeout_of_sync_that_cannot_be_used_is_refused(cache, span):
     with pytest.raises(ConfigError) as caught:
         await cache.sync(span)
     assert caught.value.field == "timeout"
+
+
+async def test_a_plain_callable_without_a_repr_is_refused_all_the_same(cache):
+    class Plain:
+        def __call__(self):
+            return "prompt"
+
+        def __repr__(self):
+            raise LookupError("no words")
+
+    with pytest.raises(TypeError, match=r"of type .*Plain is a plain function; give an async one"):
+        await cache.get_or_compute("key", Plain())

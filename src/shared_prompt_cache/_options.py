@@ -207,5 +207,5 @@ def check_compute(compute: object) -> None:
 
 def sync_compute(compute: object) -> str:
     """Return the message for a compute that is no async function."""
-    name = getattr(compute, "__qualname__", repr(compute))
+    name = getattr(compute, "__qualname__", None) or shown(compute)
     return f"compute {name} is a plain function; give an async one, or `lambda: asyncio.to_thread({name})`"

@@ -2,8 +2,9 @@
 
 A state machine of hypothesis does the same to a cache and to the model in `_model.py`, with few keys and the manual
 clock, and compares every answer; `test_model.py` does so for room and single verbs. Seen to fail on planted bugs: a
-value that does not take over what went into it, a kept failure that hides a stale value, a set in a block that is not
-judged, a flight that is joined although it was softened; and it found two that nobody had planted.
+value that does not take over the key of what went into it, a flight that is joined although it was softened, a soft
+invalidation that expires nothing; in full size also a kept failure that hides a stale value, and a set in a block that
+is not judged. It found two that nobody had planted.
 """
 
 import asyncio
