@@ -25,7 +25,7 @@ from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, Recorder, current, looking
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
-from shared_prompt_cache._options import Call, Computed
+from shared_prompt_cache._options import Call
 from shared_prompt_cache.clock import Clock
 
 _MOST_WARNED: Final = 1000
@@ -67,8 +67,7 @@ class Lookups:
     async def serve(self, call: Call) -> Any:  # noqa: C901, PLR0912 - one lookup, to be read from top to bottom
         """Return the value for a call that the fast path could not answer."""
         if not self._computations.enabled:
-            computed = await call.compute()
-            return computed.value if isinstance(computed, Computed) else computed
+            return await self._serve_alone(call)
         key, strict = call.key, call.strict
         recorder = current()
         compared: Flight | None = None
@@ -125,6 +124,15 @@ class Lookups:
                     self._delivered(flight, recorder)
                 return flight.result()
             call.soft_timeout = call.soft_timeout if flight.task is None else None
+
+    async def _serve_alone(self, call: Call) -> Any:
+        """Return a value that is computed for this caller alone, and kept nowhere."""
+        self.misses += 1
+        flight = self._launch(call)
+        self._flights.detach(flight, "the cache is not enabled")
+        recorder = current()
+        await self._flights.wait(flight, caller=None if recorder is None else recorder.owner)
+        return flight.result()
 
     def proved(self, entry: Entry, strict: bool) -> bool:  # noqa: FBT001 - on the path of a hit
         """Return whether an entry made from files is a hit, as far as that can be told at once; False: look closer."""
