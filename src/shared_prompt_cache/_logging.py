@@ -6,6 +6,7 @@ never logged.
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 _LOGGER = logging.getLogger("shared_prompt_cache")
@@ -20,6 +21,11 @@ _METHODS: Final = {
 
 def log(level: int, event: str, /, *, exc_info: BaseException | None = None, **facts: object) -> None:
     """Log a fact: through structlog if the application has configured it, else through `logging`."""
+    with suppress(Exception):  # of a processor or a filter of the application; facts may come in the middle of a change
+        _log(level, event, exc_info, facts)
+
+
+def _log(level: int, event: str, exc_info: BaseException | None, facts: dict[str, object]) -> None:
     structlog: Any = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         extra = {} if exc_info is None else {"exc_info": exc_info}
