@@ -110,3 +110,14 @@ async def test_what_left_by_itself_has_no_chain(open_cache, reason):
     await cache.set_prompt("another", 2)
     told = cache.explain("key")
     assert (told.state, told.reason, told.chain, str(told)) == ("removed", reason, (), f"'key' is removed: {reason}")
+
+
+async def test_what_went_with_the_cache_is_not_blamed_on_a_file(cache, file):
+    await cache.set_prompt("changed", 1, depends_on=file)
+    await cache.set_prompt("kept", 1, depends_on=file.with_name("other.md"))
+    await cache.set_prompt("plain", 1)
+    replace(file, "new")
+    await cache.get_prompt("changed")
+    await cache.aclose()
+    assert cache.explain("changed").reason == f"the file {file} changed"
+    assert {cache.explain(key).reason for key in ("kept", "plain")} == {"the cache was closed"}

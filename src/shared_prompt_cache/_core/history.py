@@ -51,7 +51,7 @@ class History:
         sources: tuple[str, ...] = ()
         if reason == "invalidated" and invalidation is None:
             changed = None if entry.origin is None else entry.origin.changed
-            why = "a file it was made from changed" if changed is None else f"the file {changed} changed"
+            why = "the cache was closed" if changed is None else f"the file {changed} changed"
         elif invalidation is not None:
             sources = _sources(entry)
         self._note(entry.key, Departure("removed", why, invalidation, self._wall(), sources))
