@@ -109,9 +109,6 @@ class CachedPrompt(Mapping[str, Any]):
     def __len__(self) -> int:
         return 2
 
-    def __hash__(self) -> int:
-        return id(self)
-
     def __repr__(self) -> str:
         return f"<CachedPrompt {self.key!r} agent={self.agent!r} project={self.project!r}>"
 
