@@ -22,7 +22,7 @@ class Troubles:
         self.refused: dict[str, PartHealth] = {}
         self._wall = wall
         self._watcher = PartHealth(status="ok")
-        self._unread: Mapping[str, str] = {}
+        self._unread: dict[str, PartHealth] = {}
 
     def doubted(self, reason: str) -> None:
         """Note that changes may have been missed, so that everything is compared."""
@@ -51,7 +51,13 @@ class Troubles:
 
     def unread(self, folders: Collection[tuple[str, str]]) -> None:
         """Note which folders the last walk could not look into."""
-        self._unread = dict(folders)
+        known, now = self._unread, self._wall()
+        self._unread = {}
+        for folder, reason in folders:
+            trouble = known.get(folder)
+            if trouble is None or trouble.reason != reason:
+                trouble = PartHealth(status="degraded", reason=reason, since=now)
+            self._unread[folder] = trouble
 
     def health(self, roots: Mapping[str, Identity | None]) -> dict[str, PartHealth]:
         """Return the state of the watcher, of each root, and of each folder that is in trouble."""
@@ -61,7 +67,6 @@ class Troubles:
             parts[f"root:{root}"] = PartHealth(
                 status="ok", reason="waiting until it exists" if identity is None else None
             )
-        for folder, reason in self._unread.items():
-            name = f"root:{folder}" if folder in roots else f"folder:{folder}"
-            parts[name] = PartHealth(status="degraded", reason=reason)
+        for folder, trouble in self._unread.items():
+            parts[f"root:{folder}" if folder in roots else f"folder:{folder}"] = trouble
         return parts
