@@ -4,7 +4,6 @@ Seen to fail on planted bugs: a symlink that is taken for another project, a rel
 all, metadata that goes before a parameter.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def test_anything_else_is_refused(given):
 
 def test_names_are_not_looked_for_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    os.symlink(tmp_path, "web")
+    Path("web").symlink_to(tmp_path)
     assert resolved("web") == "web"
 
 
