@@ -170,6 +170,30 @@ def test_a_pattern_counts_what_it_takes_before_it_is_reclaimed(bench, soft):
     assert len(bench.memory.shelf) == (2_000 if soft else 0)
 
 
+@pytest.mark.parametrize("scope_id", [ALL, ("tag", "of nobody"), ("tag", "t")])
+def test_one_scope_is_counted_at_once_although_values_were_made_from_others(bench, scope_id):
+    for number in range(3_000):
+        source = [("key-0", True)] if number % 10 == 0 else []
+        bench.put(f"key-{number}", ids=[ALL, ("tag", "t")] if number % 3 == 0 else [ALL], consumed=source)
+    sweep = bench.memory.invalidate([scope_id])
+    assert sweep.counted
+    assert sweep.dropped == {"all": 3_000, "of nobody": 0, "t": 1_000}[scope_id[-1]]
+    bench.reclaim()
+    assert len(bench.keys) == 3_000 - sweep.dropped
+
+
+def test_two_invalidations_at_once_share_out_what_they_take(bench):
+    for number in range(10_000):
+        bench.put(f"{'plan' if number % 10 else 'note'}_{number}", ids=[ALL])
+    pattern = bench.memory.invalidate((), glob_condition("plan_*9"))
+    everything = bench.memory.invalidate([ALL])
+    told = {}
+    while len(told) < 2:
+        told |= {sweep: sweep.dropped for sweep in (pattern, everything) if sweep.counted and sweep not in told}
+        bench.memory.reclaim()
+    assert list(told.values()) == [1_000, 9_000]
+
+
 AGENT = ("agent", "a")
 PLACES = (("agent", "a", "p"), ("agent", "a", ""))  # an entry is in one of them
 OTHER = ("agent", "b")  # of two agents an entry has one at the most, unless it was made from another

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, MutableMapping
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared_prompt_cache._core.conditions import Condition
 from shared_prompt_cache._core.entry import Entry, Origin
@@ -27,9 +27,8 @@ from shared_prompt_cache.events import Invalidation, RemovalReason
 SLICE: Final = 128
 _AT_ONCE: Final = 512
 _MARK_SLICE: Final = 1024  # to count is less work than to reclaim
-# Deadlines that no clock can give.
-_DEAD: Final = -inf  # of an entry that has been counted as dropped
-_SHELVED: Final = -1.0  # of one that has expired
+_DEAD: Final = -inf  # the deadline, which no clock can give, of an entry that has been counted as dropped
+_SHELVED: Final = -1.0  # the same of one that has expired
 ENTRY_OVERHEAD: Final = 320
 """What an entry counts for in bytes beside its key, value and metadata."""
 
@@ -197,9 +196,13 @@ class Memory:
         Until the sweep that is returned says `counted`, `reclaim` has to be called to know what was dropped.
         """
         sweep = self._scopes.apply(ids, condition, told, soft_at=soft_at)
+        if not sweep.scopes and condition is None:  # nobody stands in a scope that nobody knows
+            sweep.counted = True
+            return sweep
         live = sum(scope.live for scope in sweep.scopes)
         # Exact if no entry is counted in two scopes of this invalidation, or is dead already by another.
-        sweep.by_number = not self._derived and all(other.is_disjoint(sweep) for other in self._sweeps)
+        alone = condition is None and len(sweep.scopes) == 1 and not self._sweeps
+        sweep.by_number = alone or (not self._derived and all(other.is_disjoint(sweep) for other in self._sweeps))
         if sweep.by_number:
             sweep.dropped = live
             self._dying += 0 if sweep.soft else live
@@ -354,7 +357,8 @@ class Memory:
         return self.has_work
 
     def _job_done(self, job: _Job) -> None:
-        job.sweep.counted = True
+        if not self._full_wanted and self._full is None:
+            job.sweep.counted = True  # else a later invalidation may have been faster; the walk counts what is left
         if job.last:
             if job.sweep.condition is not None:
                 self._scopes.swept(job.sweep.condition)
@@ -382,7 +386,7 @@ def _nobody() -> None:
     """Nobody reclaims; whoever uses the memory tier alone calls `reclaim` by hand."""
 
 
-class _Job:
+class _Job(NamedTuple):
     """A walk over the entries that the condition of one invalidation can match.
 
     Attributes:
@@ -391,9 +395,6 @@ class _Job:
         last: Whether it reclaims; else it only counts.
     """
 
-    __slots__ = ("last", "sweep", "walk")
-
-    def __init__(self, sweep: Sweep, walk: Walk, *, last: bool) -> None:
-        self.sweep = sweep
-        self.walk = walk
-        self.last = last
+    sweep: Sweep
+    walk: Walk
+    last: bool
