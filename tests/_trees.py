@@ -44,6 +44,12 @@ async def until_watched(cache: SharedPromptCache) -> None:
     await wait_until(lambda: not cache.health().unwatched, timeout=30, what="the folders of all files are armed")
 
 
+async def put_values(cache: SharedPromptCache, *agents: str) -> None:
+    """Put in a value of each agent, under `of <agent>`."""
+    for agent in agents:
+        await cache.set_prompt(f"of {agent}", "value", agent=agent)
+
+
 def agents_in(root: Path) -> WatchRule:
     """Return the rule that each Markdown file below `root` is the memory of the agent of its name."""
     return WatchRule(root, "**/{agent}.md", "agent")
