@@ -11,6 +11,7 @@ import pytest
 from _edits import hard_link, in_place
 from _support import size
 from _trees import Listener, agents_in, put_values, text, until_text, until_watched
+from shared_prompt_cache import WatchRule
 
 FRESHNESS = pytest.mark.parametrize("freshness", ["strict", "events"])
 
@@ -227,3 +228,40 @@ async def test_f12_a_write_through_a_name_outside_is_seen_by_a_read_and_by_sync(
     assert await text(cache, file) == "version 1\n"
     await cache.sync()
     assert await cache.get_prompt("of engineer") is None
+
+
+def retarget(link, target):
+    """Let a link lead elsewhere as tools do: another one beside it, renamed over it."""
+    beside = link.with_name("beside")
+    beside.symlink_to(target)
+    beside.replace(link)
+
+
+@FRESHNESS
+@pytest.mark.parametrize("link", ["data of a mounted map", "on the way outside", "a folder below the root"])
+async def test_f11_a_link_to_a_folder_that_leads_elsewhere_brings_other_files(open_cache, tmp_path, link, freshness):
+    """Has caught: links to folders that were taken for folders, so that nobody was told where they lead now."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    memories = root / "memories"
+    for folder in (root, outside):
+        folder.mkdir()
+    if link == "a folder below the root":
+        current = memories
+    else:
+        memories.mkdir()
+        current = memories / "..data" if link == "data of a mounted map" else outside / "current"
+        (memories / "engineer.md").symlink_to(current / "engineer.md")
+    versions = [(memories if current.parent == memories else outside) / f"..version-{number}" for number in range(4)]
+    for number, version in enumerate(versions):
+        version.mkdir()
+        (version / "engineer.md").write_text(f"version {number}")
+    current.symlink_to(versions[0])
+    cache = await open_cache(watch=[WatchRule(root, "memories/{agent}.md", "agent")], freshness=freshness)
+    listener = Listener(cache)
+    await put_values(cache, "engineer")
+    assert await text(cache, memories / "engineer.md") == "version 0"
+    if freshness == "events":
+        await until_watched(cache)
+    for number in (1, 2, 3):
+        retarget(current, versions[number])
+        await expect_new(cache, listener, memories / "engineer.md", f"version {number}", freshness)

@@ -133,12 +133,14 @@ class Baseline:
         if not changed:
             return
         imported: set[str] = set()
+        # Where the roots lie is looked at apart; everything below one lies on a way over the links above it.
+        above = {place for root in self._table.roots for place in way(root).places}
         for path in changed:
             self._leads.pop(path, None)
             here = path in self.files
             if not here and not (os.path.islink(path) and self._table.match(path)):
                 continue
-            leads = {place for place in _turns(path) if place != path}
+            leads = {place for place in _turns(path) if place != path and place not in above}
             if here and any(match.rule.imports for match in self._table.match(path)):
                 found = {str(target) for target in follow(Path(path), _text, allowed_roots=self._roots)}
                 imported |= found
@@ -161,7 +163,7 @@ class Baseline:
 
 def _turns(path: str) -> set[str]:
     """Return the places on the way of a path that are no folders: links, what is missing, and the file."""
-    return {place for place in way(path).places if not os.path.isdir(place)}
+    return {place for place in way(path).places if os.path.islink(place) or not os.path.isdir(place)}
 
 
 def _fingerprint(path: str, *, absent: bool = False) -> Dependency | None:
