@@ -75,6 +75,10 @@ class RuleTable:
                     matches.append(match)
         return matches
 
+    def concerns_many(self, paths: Iterable[str]) -> bool:
+        """Return whether a change of one of these takes a look at all known files, to find out whom it concerns."""
+        return any(match.rule.scope == "agents" for path in paths for match in self.match(path))
+
     def visits(self, root: str, folder: str) -> bool:
         """Return whether a folder can hold a file that a rule of `root` names, or lies on the way to one.
 

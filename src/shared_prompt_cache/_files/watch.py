@@ -39,6 +39,8 @@ _PAUSE: Final = 0.25
 _BURST: Final = 4
 _STORM: Final = 128
 """With more new paths at once it is less work to look everywhere than to ask the rules about each, on the loop."""
+_PORTION: Final = 256
+"""How many invalidations are put in force before others run."""
 _QUIET: Final = 0.01
 _LONGEST_BURST: Final = 0.1
 _RETRY: Final = 1.0
@@ -139,7 +141,8 @@ class FileWatch:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._settle(self._doubt)
-        self._release()
+        for done in self._waiting:
+            done.set()
         arming, self._arming = self._arming, None
         if arming is not None:
             await arming.aclose()
@@ -169,7 +172,7 @@ class FileWatch:
             self._want()
         known, links = self._baseline.files, self._baseline.links
         others = [path for path in spelled if path not in known and path not in links]
-        if len(others) > _STORM or not self._rule_places.isdisjoint(others):
+        if len(others) > _STORM or not self._rule_places.isdisjoint(spelled):
             self._look_everywhere()
             return
         new = {path for path in others if self._table.match(path)}
@@ -202,12 +205,13 @@ class FileWatch:
         self._dirty.update(files)
         ids: set[ScopeId] = set()
         conditions: list[Condition] = []
-        if len(files) > _BURST or self._walk:
+        few = () if len(files) > _BURST or self._walk else files
+        asked = {importer for path in few for importer in (path, *self._baseline.links.get(path, ()))}
+        if not asked or self._table.concerns_many(asked):
             ids.add(ALL)
         else:
-            asked = {importer for path in files for importer in (path, *self._baseline.links.get(path, ()))}
             changes = [FileChange(path=Path(path), kind=kind) for path in asked for kind in _KINDS]
-            for target, _ in self._table.targets(changes, known=self._baseline.files):
+            for target, _ in self._table.targets(changes):
                 selected, condition = self._select(target)
                 ids.update(selected)
                 if condition is not None:
@@ -264,12 +268,13 @@ class FileWatch:
         waiting, self._waiting = self._waiting, []
         self._dirty, self._walk = set(), False
         try:
-            compared = await self.proofs.in_thread(self._baseline.compare, paths)
-            # No await from here on: the invalidations are in force before the question is settled.
+            compared, targets = await self.proofs.in_thread(self._look, paths)
+            # The invalidations are in force before the question is settled, however many portions they come in.
             self._note(compared)
-            if compared.changes:
-                self.batches += 1
-                self._raise(self._table.targets(compared.changes, known=self._baseline.files))
+            self.batches += bool(compared.changes)
+            for start in range(0, len(targets), _PORTION):
+                self._raise(targets[start : start + _PORTION])
+                await asyncio.sleep(0)
         except BaseException:
             self._raise([(Target("all"), Recovery(reason="a comparison with the files could not be finished"))])
             raise
@@ -280,6 +285,10 @@ class FileWatch:
         unwatched = self._rule_folders - self.proofs.armed - self._troubles.refused.keys()
         if unwatched or self._rule_folders != self._asked_for:
             self._want()
+
+    def _look(self, paths: Collection[str] | None) -> tuple[Compared, Sequence[tuple[Target, Cause]]]:
+        compared = self._baseline.compare(paths)
+        return compared, self._table.targets(compared.changes, known=self._baseline.files)
 
     async def _sift(self) -> None:
         """Look everywhere if something that no rule matches is a folder with files that rules match."""
@@ -306,11 +315,6 @@ class FileWatch:
         if doubt is not None:
             self._scopes.settle(doubt)
             doubt.settled.set()
-
-    def _release(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done.set()
 
     def _recover(self, error: Exception) -> None:
         self._troubles.failed(error)
