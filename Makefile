@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
+# One worker for each processor; a worker that has nothing left to do takes tests from another.
+WORKERS := -n auto --dist worksteal
 
 .PHONY: demo test check stress bench docs clean
 
@@ -25,12 +27,12 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(WORKERS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 stress: $(STAMP)
-	STRESS=1 $(BIN)/python -m pytest
+	STRESS=1 $(BIN)/python -m pytest $(WORKERS) --timeout=3600
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group bench

@@ -53,7 +53,7 @@ async def test_the_next_read_is_new(open_cache, project, style):
     assert cache.get_stats().computations == TIMES + 2
 
 
-@pytest.mark.parametrize("style", EDITS.keys() - UNSEEN)
+@pytest.mark.parametrize("style", sorted(EDITS.keys() - UNSEEN))
 async def test_rules_see_each_edit_once_and_drop_what_they_name(open_cache, project, style):
     cache = await open_cache(watch=presets.claude_mpm(project))
     events = []
