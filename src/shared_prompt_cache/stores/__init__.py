@@ -1,0 +1,29 @@
+"""Second tiers: what keeps entries beyond the life of a process."""
+
+from shared_prompt_cache.stores._protocol import (
+    Journal,
+    JournalEntry,
+    Lease,
+    Notice,
+    Stamp,
+    Store,
+    StoredEntry,
+    StoreStats,
+    Swap,
+    Write,
+)
+from shared_prompt_cache.stores._selection import Selection
+
+__all__ = [
+    "Journal",
+    "JournalEntry",
+    "Lease",
+    "Notice",
+    "Selection",
+    "Stamp",
+    "Store",
+    "StoreStats",
+    "StoredEntry",
+    "Swap",
+    "Write",
+]
