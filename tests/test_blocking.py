@@ -62,8 +62,8 @@ def test_it_has_the_verbs_of_the_cache_with_the_same_arguments():
     assert public(BlockingCache) - OF_THREADS == verbs
     for verb in verbs - {"get_or_compute"}:
         assert same(arguments(getattr(BlockingCache, verb)), arguments(getattr(SharedPromptCache, verb))), verb
-    options = [a.name for a in arguments(SharedPromptCache.get_or_compute) if a.kind is a.KEYWORD_ONLY]
-    assert list(ComputeOptions.__annotations__) == options
+    names = [argument.name for argument in arguments(SharedPromptCache.get_or_compute)]
+    assert ["self", "key", "compute", *ComputeOptions.__annotations__] == names
     assert public(BlockingFiles) == public(Files)
     for verb in public(Files):
         assert same(arguments(getattr(BlockingFiles, verb)), arguments(getattr(Files, verb))), verb

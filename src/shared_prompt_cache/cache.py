@@ -323,7 +323,7 @@ class SharedPromptCache:
         self,
         key: str,
         compute: Compute[T],
-        *,
+        # For callers these are keyword-only; here they are not, since a hit pays for each such default it leaves out.
         ttl: Span = None,
         metadata: Mapping[str, Any] | None = None,
         agent: str | None = None,

@@ -357,24 +357,24 @@ class Memory:
         return self.has_work
 
     def _job_done(self, job: _Job) -> None:
-        if not self._full_wanted and self._full is None:
-            job.sweep.counted = True  # else a later invalidation may have been faster; the walk counts what is left
+        sweep = job.sweep
+        # What a later invalidation took first, of those that only a walk can count, is counted by that walk.
+        if all(later.by_number or later.revision < sweep.revision for later in self._sweeps):
+            sweep.counted = True
         if job.last:
-            if job.sweep.condition is not None:
-                self._scopes.swept(job.sweep.condition)
-            if not self._full_wanted and self._full is None and job.sweep in self._sweeps:
-                self._sweeps.remove(job.sweep)
+            if sweep.condition is not None:
+                self._scopes.swept(sweep.condition)
+            walked = self._full_wanted or (self._full is not None and self._full_since >= sweep.revision)
+            if not walked and sweep in self._sweeps:
+                self._sweeps.remove(sweep)
 
     def _full_done(self) -> None:
-        left = []
         for sweep in self._sweeps:
             if sweep.revision <= self._full_since:
                 sweep.counted = True
                 if sweep.condition is not None:
                     self._scopes.swept(sweep.condition)
-            else:
-                left.append(sweep)
-        self._sweeps = left
+        self._sweeps = [sweep for sweep in self._sweeps if sweep.revision > self._full_since]
 
 
 def _is_derived(entry: Entry) -> bool:

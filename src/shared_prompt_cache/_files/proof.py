@@ -28,6 +28,7 @@ from shared_prompt_cache._files.reading import compare, declared, led_now
 from shared_prompt_cache._files.recorder import Recorder
 
 T = TypeVar("T")
+K = TypeVar("K")
 _MOST_ON_LOOP: Final = 64
 _MOST_MARKS: Final = 10_000
 _MOMENT: Final = 0.001
@@ -65,6 +66,9 @@ class Proofs:
         self._scopes = scopes
         self._held: dict[_Look, int] = {}  # with how many kept values depend on it
         self._ways: dict[str, int] = {}  # every place on the way of what is held, with how many ways lead over it
+        self._areas: dict[
+            tuple[str, ...], int
+        ] = {}  # folders that one way needs, with how many of what is held lie there
         self._listings: dict[str, int] = {}
         self._marks: dict[str, int] = {}
         self._floor = 0  # at this revision everything was in doubt
@@ -161,6 +165,7 @@ class Proofs:
             self._held[look] = count + 1
             if not count:
                 _count_up(self._ways, dependency.way.places)
+                _count_up(self._areas, (dependency.way.folders,))
                 _count_up(self._listings, _listed(dependency))
                 grown = _count_up(self.folders, dependency.way.folders) or grown
         if grown:
@@ -176,6 +181,7 @@ class Proofs:
                 continue
             del self._held[look]
             _count_down(self._ways, dependency.way.places)
+            _count_down(self._areas, (dependency.way.folders,))
             _count_down(self._listings, _listed(dependency))
             _count_down(self.folders, dependency.way.folders)
 
@@ -214,8 +220,8 @@ class Proofs:
 
     @property
     def unwatched(self) -> int:
-        """How many paths are depended on whose folders are not all watched."""
-        return len({path for path, _, way in self._held if not self.armed.issuperset(way.folders)})
+        """How many files and listings are depended on whose folders are not all watched."""
+        return sum(count for folders, count in self._areas.items() if not self.armed.issuperset(folders))
 
     def trusted(self, origin: Origin) -> bool:
         """Return whether all files of an entry lie in watched folders, so that a change of one would be marked."""
@@ -294,7 +300,7 @@ def _first_moved(dependencies: tuple[Dependency, ...]) -> str | None:
     return None
 
 
-def _count_up(table: dict[str, int], names: Iterable[str]) -> bool:
+def _count_up(table: dict[K, int], names: Iterable[K]) -> bool:
     grown = False
     for name in names:
         count = table.get(name, 0)
@@ -303,7 +309,7 @@ def _count_up(table: dict[str, int], names: Iterable[str]) -> bool:
     return grown
 
 
-def _count_down(table: dict[str, int], names: Iterable[str]) -> None:
+def _count_down(table: dict[K, int], names: Iterable[K]) -> None:
     for name in names:
         if table[name] == 1:
             del table[name]
