@@ -179,15 +179,23 @@ def pack(
         dependencies=dependencies,
         raw_size=encoded.raw_size,
     )
+    key = str.__str__(key)
     try:
-        packed = bytes((VERSION,)) + msgspec.msgpack.encode(head)
+        packed = bytes((VERSION,)) + msgspec.msgpack.encode(head, enc_hook=_bare)
         checksum = sealer.seal(key, encoded.codec, encoded.payload, packed)
-    except UnicodeEncodeError as error:
+    except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SerializationError(
-            f"the key, a label or a path of an entry cannot be encoded: {error.reason}; use names that are valid "
-            "Unicode, or the value stays in memory"
+            f"the key, a label, or the path of a file cannot be stored ({error}); use names that are valid Unicode, or "
+            "the value stays in memory alone"
         ) from error
     return StoredEntry(key, encoded.codec, encoded.payload, packed, checksum)
+
+
+def _bare(label: object) -> str:
+    """Return a label of a subclass of str as a str: labels are compared as text, unlike values."""
+    if isinstance(label, str):
+        return str.__str__(label)
+    raise TypeError(f"a label of type {type(label).__qualname__}")
 
 
 def unpack(sealer: Sealer, entry: StoredEntry) -> Unpacked:
