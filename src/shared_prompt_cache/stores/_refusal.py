@@ -85,7 +85,7 @@ def nth(number: int) -> Step:
 def _remedy(value: object, known: Collection[type]) -> str:
     if isinstance(value, Enum):
         return "keep its value or its name"
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return "keep dataclasses.asdict(...) of it"
     if isinstance(value, MappingProxyType):
         return "keep dict(...) of it"
