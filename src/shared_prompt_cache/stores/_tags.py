@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from msgspec.msgpack import Decoder
+from msgspec.msgpack import decode
 
 MOST_LEVELS: Final = 100
 """How deep containers may lie in each other."""
@@ -48,7 +48,7 @@ def read(written: bytes) -> Any:
     Raises:
         Exception: Of whatever type, if the bytes are none that were written.
     """
-    return _Reader().read(written)
+    return decode(written, ext_hook=_Reader().made)
 
 
 class _Reader:
@@ -58,26 +58,22 @@ class _Reader:
         level: How deep the reading is.
     """
 
-    __slots__ = ("_decode", "level")
+    __slots__ = ("level",)
 
     def __init__(self) -> None:
         self.level = 0
-        self._decode: Callable[[bytes | memoryview], Any] = Decoder(ext_hook=self._made).decode
-
-    def read(self, written: bytes | memoryview) -> Any:
-        """Return what was written."""
-        return self._decode(written)
 
     def members(self, written: memoryview) -> Any:
         """Return the members of an extension."""
         self.level += 1
         if self.level > MOST_LEVELS:
             raise ValueError("too deep")
-        members = self._decode(written)
+        members = decode(written, ext_hook=self.made)
         self.level -= 1
         return members
 
-    def _made(self, code: int, written: memoryview) -> Any:
+    def made(self, code: int, written: memoryview) -> Any:
+        """Return what an extension stands for."""
         return _READERS[code](self, written)
 
 
