@@ -65,7 +65,15 @@ class ConfigTypeError(ConfigError, TypeError):
 
 
 class SerializationError(CacheError):
-    """A value or its metadata that a store cannot give back equal and of the same type."""
+    """A value or its metadata that a store cannot give back equal and of the same type.
+
+    Attributes:
+        where: What it is about, as an expression: `value['messages'][2]`; None where it is about no part of a value.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None) -> None:
+        super().__init__(message)
+        self.where = where
 
 
 class StoreError(CacheError):
