@@ -49,10 +49,25 @@ MODULES = {
     "keys",
     "presets",
     "rules",
+    "stores",
     "testing",
 }
 PACKAGES = {
     "presets": {"agents_md", "claude_code", "claude_mpm", "copilot", "cursor", "detect", "gemini", "windsurf"},
+    "stores": {
+        "Journal",
+        "JournalEntry",
+        "Lease",
+        "MemoryStore",
+        "Notice",
+        "Selection",
+        "Stamp",
+        "Store",
+        "StoreStats",
+        "StoredEntry",
+        "Swap",
+        "Write",
+    },
     "testing": {"FakeWatcher", "ManualClock", "ShuffleLoop", "wait_until"},
 }
 
