@@ -68,7 +68,7 @@ PACKAGES = {
         "Swap",
         "Write",
     },
-    "testing": {"FakeWatcher", "ManualClock", "ShuffleLoop", "wait_until"},
+    "testing": {"ChaosStore", "FakeWatcher", "ManualClock", "ShuffleLoop", "StoreContract", "wait_until"},
 }
 
 
