@@ -1,7 +1,7 @@
 """A caller that is cancelled, wherever it waits, leaves all of what it asked for, or nothing.
 
-The call is driven by hand, and cancelled at its first wait, at its second, and so on: once as it begins to wait, and once
-as what it waited for has come and before it hears of it.
+The call is driven by hand, and cancelled at its first wait, at its second, and so on: once as it begins to wait, and
+once as what it waited for has come and before it hears of it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class CancellationPromises(Ground):
         async def prepare(store: Store) -> None:
             await put(store, "key")
 
-        swaps, notices = [Swap("/a", None, b"1"), Swap("/b", None, b"1")], [notice(of_scope("all"))]
+        swaps, notices = [Swap("/a", None, b"1"), Swap("/b", None, b"1")], [notice(of_scope("key", "key"))]
         async for cancelled in _cancelled_everywhere(store, lambda store: store.swap(swaps, notices), prepare=prepare):
             before = (await now(store)).sequence
             await cancelled

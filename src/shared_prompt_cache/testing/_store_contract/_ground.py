@@ -131,8 +131,9 @@ async def now(store: Store, origin: str = HERE, number: int = 0) -> Stamp:
 async def put(store: Store, *what: StoredEntry | str, names_: Collection[str] | None = None) -> None:
     """Put entries that begin now, which nothing speaks against."""
     stamp = await now(store)
-    answers = await store.put_many([write(one, stamp, names_=names_) for one in what])
-    refused = [one for one, was_put in zip(what, answers, strict=True) if not was_put]
+    writes = [write(one, stamp, names_=names_) for one in what]
+    answers = await store.put_many(writes)
+    refused = [one.entry.key for one, was_put in zip(writes, answers, strict=True) if not was_put]
     assert not refused, f"put_many refused {refused!r}, although nothing was invalidated since their stamp"
 
 

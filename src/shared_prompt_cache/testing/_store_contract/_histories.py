@@ -21,7 +21,6 @@ from shared_prompt_cache.testing._store_contract._ground import (
     ELSEWHERE,
     HERE,
     Ground,
-    MakeStore,
     entry,
     kept,
     notice,
@@ -30,7 +29,7 @@ from shared_prompt_cache.testing._store_contract._ground import (
 )
 
 # The fixtures are made once for all examples, which clean up behind themselves; subclasses run the same examples.
-_LENIENT: Any = settings(
+_LENIENT = settings(
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
