@@ -49,11 +49,26 @@ MODULES = {
     "keys",
     "presets",
     "rules",
+    "stores",
     "testing",
 }
 PACKAGES = {
     "presets": {"agents_md", "claude_code", "claude_mpm", "copilot", "cursor", "detect", "gemini", "windsurf"},
-    "testing": {"FakeWatcher", "ManualClock", "ShuffleLoop", "wait_until"},
+    "stores": {
+        "Journal",
+        "JournalEntry",
+        "Lease",
+        "MemoryStore",
+        "Notice",
+        "Selection",
+        "Stamp",
+        "Store",
+        "StoreStats",
+        "StoredEntry",
+        "Swap",
+        "Write",
+    },
+    "testing": {"ChaosStore", "FakeWatcher", "ManualClock", "ShuffleLoop", "StoreContract", "wait_until"},
 }
 
 

@@ -1,5 +1,6 @@
 """Second tiers: what keeps entries beyond the life of a process."""
 
+from shared_prompt_cache.stores._memory import MemoryStore
 from shared_prompt_cache.stores._protocol import (
     Journal,
     JournalEntry,
@@ -18,6 +19,7 @@ __all__ = [
     "Journal",
     "JournalEntry",
     "Lease",
+    "MemoryStore",
     "Notice",
     "Selection",
     "Stamp",

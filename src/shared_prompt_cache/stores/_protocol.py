@@ -177,6 +177,9 @@ class StoreStats:
 class Store(Protocol):
     """A second tier. Every method may raise `StoreError`, and nothing else; the cache then goes on without it.
 
+    A store is opened by one cache at a time. Others share what it keeps by stores of their own over the same place: a
+    file, a server, `MemoryStore.connect()`.
+
     All methods may be called at once by many tasks of one loop. A cancelled caller leaves no transaction open, no
     handle, and no lock; what it had asked for is carried out in full or not at all, an invalidation in full.
     """
