@@ -259,12 +259,12 @@ class Computations:
             self._refuse(computation.key, reason, self._scopes.why(computation))
             return False
         entry = self._entry(computation, value, metadata, ttl)
-        self.sets += 1
         if self.failures:
             self.forget_failure(entry.key)
         if self._proofs.lease is not None:
             entry.deadline = min(entry.expires, self._clock.monotonic() + self._proofs.lease)
         if self._memory.put(entry):
+            self.sets += 1
             return True
         if entry.origin is not None:
             self._proofs.release(entry.origin)
