@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared_prompt_cache import SharedPromptCache
 from shared_prompt_cache.clock import TTL, Clock, SystemClock, seconds
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError
+
+
+@pytest.mark.parametrize("clock", [SystemClock, object(), "now"])
+def test_what_is_no_clock_is_refused(clock):
+    with pytest.raises(ConfigTypeError, match=r"clock is .*; give one such as testing.ManualClock\(\)"):
+        SharedPromptCache(clock=clock)
 
 
 def test_the_system_clock_reads_the_machine():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 
 from _support import Counted, replace
-from shared_prompt_cache import CacheStats, Health, PartHealth, WatchRule, presets
+from shared_prompt_cache import CacheStats, Health, PartHealth, SharedPromptCache, WatchRule, presets
 from shared_prompt_cache.testing import FakeWatcher, ManualClock, wait_until
 
 NOTHING = {
@@ -80,6 +80,13 @@ async def test_hits_and_misses_of_every_kind(cache, tmp_path):
     await cache.get_prompt("from a file")
     assert figures(cache, *rates) == (4, 4, 0.5, 0.5)
     assert figures(cache, "sets", "computations") == (2, 1)
+
+
+async def test_a_value_that_is_too_large_was_not_stored():
+    cache = SharedPromptCache(max_memory_mb=0.01)
+    await cache.set_prompt("a", "x" * 100_000)
+    await cache.set_prompt("b", "x")
+    assert figures(cache, "sets", "dropped_values", "entry_count") == (1, 1, 1)
 
 
 async def test_who_shares_a_computation_neither_hit_nor_missed(cache):

@@ -24,6 +24,7 @@ from shared_prompt_cache._core.sizing import size_of
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder, current
+from shared_prompt_cache._files.unrecorded import DEVELOPING, warn_of_unrecorded, watch_opens
 from shared_prompt_cache._flights import Flight, Flights
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._options import Computed, Making, sync_compute
@@ -67,6 +68,8 @@ class Computations:
         self._labelling = labelling
         self._history = history
         self._clock = clock
+        if DEVELOPING:
+            watch_opens()
 
     def launch(
         self, loop: asyncio.AbstractEventLoop, key: str, compute: Callable[[], Any], labels: Labels, making: Making
@@ -99,6 +102,8 @@ class Computations:
                     await self._proofs.declare(recorder, making.depends_on)
                 awaitable = compute()
                 value = await (awaitable if type(awaitable) is CoroutineType else _checked(awaitable, compute))
+                if DEVELOPING:
+                    warn_of_unrecorded(recorder, flight.key)
             except Exception as raised:  # noqa: BLE001 - it is handed to those who wait
                 error = raised
             if recorder.reads:
@@ -254,12 +259,12 @@ class Computations:
             self._refuse(computation.key, reason, self._scopes.why(computation))
             return False
         entry = self._entry(computation, value, metadata, ttl)
-        self.sets += 1
         if self.failures:
             self.forget_failure(entry.key)
         if self._proofs.lease is not None:
             entry.deadline = min(entry.expires, self._clock.monotonic() + self._proofs.lease)
         if self._memory.put(entry):
+            self.sets += 1
             return True
         if entry.origin is not None:
             self._proofs.release(entry.origin)

@@ -42,8 +42,8 @@ def check_clock(clock: Clock | None) -> Clock:
     """Return a clock if it can be read, that of the machine for None."""
     if clock is None:
         return SystemClock()
-    if not all(callable(getattr(clock, name, None)) for name in ("monotonic", "wall")):
-        raise ConfigTypeError(f"clock is {shown(clock)}; give one such as testing.ManualClock", field="clock")
+    if isinstance(clock, type) or not all(callable(getattr(clock, name, None)) for name in ("monotonic", "wall")):
+        raise ConfigTypeError(f"clock is {shown(clock)}; give one such as testing.ManualClock()", field="clock")
     return clock
 
 

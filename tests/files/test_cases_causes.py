@@ -6,6 +6,7 @@ roots that are compared as they are spelled, a declaration that records nothing.
 
 import asyncio
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,60 @@ async def test_f32_what_is_read_in_other_ways_is_seen_once_it_is_declared(cache,
         assert cache.explain(key).dependencies == (str(file),)
         replace(file, "new")
         assert await cache.get_or_compute(key, **options) == "new"
+
+
+READER = """
+import asyncio, subprocess, sys, warnings
+from pathlib import Path
+from shared_prompt_cache import SharedPromptCache
+
+file = Path(sys.argv[1])
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, category, *_: print(category.__name__, message)
+
+async def opened():
+    return file.read_text()
+
+async def in_thread():
+    return await asyncio.to_thread(file.read_text)
+
+async def by_program():
+    process = await asyncio.create_subprocess_exec("cat", file, stdout=subprocess.PIPE)
+    return (await process.communicate())[0]
+
+async def written():
+    file.with_name("log").write_text("computed")
+
+async def main():
+    cache = SharedPromptCache()
+    for compute in (opened, in_thread, by_program, written):
+        await cache.get_or_compute(compute.__name__, compute)
+    async def read():
+        return await cache.files.read_text(file)
+    await cache.get_or_compute("read", read)
+    await cache.get_or_compute("declared", opened, depends_on=file)
+    await cache.get_or_compute("declared program", by_program, depends_on=file)
+    await cache.aclose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("developing", [True, False])
+def test_f32_in_development_mode_there_is_a_warning_where_it_can_be_seen(root, developing):
+    """Seen to fail on planted bugs: what is opened for writing warned of; what was declared warned of."""
+    file = root / "qa.md"
+    mode = ["-X", "dev"] if developing else []
+    told = subprocess.run(
+        [sys.executable, *mode, "-c", READER, file], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.splitlines()
+    remedy = "so a change of it will not be noticed: read it through cache.files, or name it in depends_on"
+    expected = [
+        f"RuntimeWarning the computation of 'opened' opened {file} past the cache, {remedy}",
+        f"RuntimeWarning the computation of 'in_thread' opened {file} past the cache, {remedy}",
+        f"RuntimeWarning the computation of 'by_program' started cat, and what that reads is not recorded, {remedy}",
+    ]
+    assert told == (expected if developing else [])
 
 
 def test_f32_the_documentation_says_so():

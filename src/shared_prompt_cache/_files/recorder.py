@@ -7,6 +7,7 @@ the recorder around it. The current one travels in a context variable, so child 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -29,9 +30,11 @@ class Recorder:
         reads: The files, by path and pattern.
         spoiled: Why the value must not be kept, None if it may be.
         looks: What is being read or compared in a thread: it has been seen, and is not recorded yet.
+        opened: In development mode, the files that were opened in any way.
+        started: Likewise, the programs that were started.
     """
 
-    __slots__ = ("around", "consumed", "looks", "owner", "pairs", "reads", "scopes", "spoiled")
+    __slots__ = ("around", "consumed", "looks", "opened", "owner", "pairs", "reads", "scopes", "spoiled", "started")
 
     def __init__(self, scopes: object, around: Recorder | None = None) -> None:
         self.scopes = scopes
@@ -42,6 +45,9 @@ class Recorder:
         self.reads: dict[tuple[str, str | None], Dependency] = {}
         self.looks: dict[asyncio.Event, None] = {}
         self.around = around
+        if sys.flags.dev_mode:
+            self.opened: set[str] = set()
+            self.started: set[str] = set()
 
     @property
     def dependencies(self) -> tuple[Dependency, ...]:
