@@ -108,6 +108,20 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(environ, path, umask):
     assert path.stat().st_nlink == 1
 
 
+def test_the_file_is_at_no_moment_open_to_others(environ, monkeypatch):
+    rights = []
+    fchmod = os.fchmod
+    monkeypatch.setattr(
+        _secret.os, "fchmod", lambda file, mode: rights.append(os.fstat(file).st_mode) or fchmod(file, mode)
+    )
+    before = os.umask(0)
+    try:
+        load_secret(environ)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(mode) for mode in rights] == [0o600]
+
+
 def test_it_is_made_once(environ, path):
     secret = load_secret(environ)
     assert load_secret(environ) == secret
