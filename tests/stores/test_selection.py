@@ -2,8 +2,8 @@
 
 Random subjects, filed as the cache files them, are judged by both. Seen to fail on planted bugs: a shape that keeps
 its case or its `_`, one without the `:`, an entry with an agent that has a shape, a consumed key without its name, a
-folder without its `/`, a pattern matched against the whole name, projects that are not asked for, and a name with the
-parts of a scope in another order.
+folder without its `/`, a pattern matched against the whole name, projects that are not asked for, and a name without
+the kind of its scope.
 """
 
 from types import SimpleNamespace
@@ -26,18 +26,18 @@ from shared_prompt_cache.stores._selection import (
 )
 
 EXAMPLES = settings(max_examples=size(120, 20_000), deadline=None)
-AGENTS = ["engineer", "a", "a-b", "é", "İ"]
-agents = st.sampled_from(AGENTS)
-projects = st.sampled_from(["", "shop", "web", "/home/shop", "/srv/shop"])
-tails = st.text("ab_-:*?[]!^/.\x1f\n\0éİ\U0010ffff", max_size=5)
-keys = st.text(min_size=1, max_size=5) | st.builds(
+# Few of each, so that one is often another's beginning, or its other spelling.
+agents = st.sampled_from(["a", "a-b", "é"])
+projects = st.sampled_from(["", "shop", "web", "/home/shop"])
+tails = st.text("ab_-:*?[]!^/.\x1f\n\0éİ\U0010ffff", max_size=4)
+keys = st.builds(
     "{}{}{}{}".format,
-    st.sampled_from(["", "memory_", "Memory-", "project_"]),
-    agents | agents.map(str.upper),
-    st.sampled_from(["_", "-", ":", "", "s_"]),
+    st.sampled_from(["", "", "memory_", "Memory-", "x"]),
+    agents | agents.map(str.upper) | agents.map(lambda agent: agent.replace("-", "_")),
+    st.sampled_from(["_", "-", ":", ""]),
     tails,
 )
-paths = st.lists(st.sampled_from(["a", "b", "a.md", "a_b", "é", "%", "*"]), max_size=4).map(lambda x: "/" + "/".join(x))
+paths = st.lists(st.sampled_from(["a", "a.md", "a_b"]), max_size=3).map(lambda parts: "/" + "/".join(parts))
 patterns = st.text("ab_-:*?[]!^/é\n", min_size=1, max_size=8) | keys.map("{}*".format) | keys.map("*{}".format)
 
 
@@ -67,7 +67,7 @@ def subjects(draw):
 
 
 def names(subject):
-    scopes = [scope.id for scope, _ in subject.pairs]
+    scopes = [scope.id for scope, _ in subject.pairs if scope.id[0] != "key"]  # a consumed key is told as such, too
     return names_of(subject.key, scopes, subject.consumed, subject.paths, unowned=subject.agent is None)
 
 

@@ -6,6 +6,7 @@ waits for `resume`, and an invalidation that its cancelled caller takes away.
 """
 
 import asyncio
+import gc
 import math
 from collections import Counter
 
@@ -141,13 +142,13 @@ async def test_the_trouble_ends_when_errors_are_set_to_none(open_chaos):
 async def test_while_it_is_paused_nothing_reaches_the_store(open_chaos, inside):
     chaos = await open_chaos()
     chaos.pause()
-    chaos.pause()
     calls = [asyncio.create_task(chaos.put_many([write(key)])) for key in "ab"]
     await wait_until(lambda: chaos.held == 2)
+    chaos.pause()  # it is already
     assert await inside.keys(most=10) == []
     chaos.resume()
-    chaos.resume()
-    assert await asyncio.gather(*calls) == [[True], [True]]
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*calls) == [[True], [True]]
     assert await inside.keys(most=10) == ["a", "b"]
     assert await outcome(chaos.get("a")) == "done"
     assert chaos.held == 2
@@ -183,6 +184,8 @@ async def test_an_invalidation_is_made_although_its_caller_was_cancelled_while_i
 
 
 async def test_nobody_hears_of_a_fault_whose_caller_is_gone(open_chaos):
+    heard = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
     chaos = await open_chaos()
     chaos.fail_next()
     chaos.pause()
@@ -192,6 +195,10 @@ async def test_nobody_hears_of_a_fault_whose_caller_is_gone(open_chaos):
     await asyncio.wait({call})
     chaos.resume()
     await wait_until(lambda: chaos.failed_before == 1)
+    await asyncio.sleep(0)
+    del call
+    gc.collect()
+    assert heard == []
 
 
 async def test_closing_needs_no_resume_and_lets_those_go_who_wait(open_chaos):
