@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import Clock, seconds
-from shared_prompt_cache.errors import ConfigError, StoreError
+from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
 from shared_prompt_cache.stores import Journal, Lease, Notice, Store, StoredEntry, StoreStats, Swap, Write
 
 _T = TypeVar("_T")
@@ -55,6 +55,8 @@ class ChaosStore:
     """
 
     def __init__(self, store: Store, *, errors: float = 0.3, seed: int, delay: float | None = None) -> None:
+        if not isinstance(errors, int | float):
+            raise ConfigTypeError(f"errors is {shown(errors)}; give a share from 0 to 1", field="errors")
         if not 0 <= errors <= 1:
             raise ConfigError(f"errors is {shown(errors)}; give a share from 0 to 1", field="errors")
         self.errors = errors

@@ -98,10 +98,11 @@ class LifePromises(Ground):
     async def test_after_it_is_closed_it_tells_nobody(self, open_store: OpenStore) -> None:
         closed, open_ = _Told(), _Told()
         store, _, writing = await open_store(closed), await open_store(open_), await open_store()
-        await store.aclose()
-        before = closed.calls
         await put(writing, "key")
-        await wait_until(lambda: open_.calls, what="a store that is open is told")
+        await store.aclose()  # perhaps between the change and the word of it
+        before, seen = closed.calls, open_.calls
+        await put(writing, "key")
+        await wait_until(lambda: open_.calls > seen, what="a store that is open is told")
         assert closed.calls == before, "changed was called although its store is closed"
 
     async def test_closing_may_be_repeated_and_done_by_several_at_once(

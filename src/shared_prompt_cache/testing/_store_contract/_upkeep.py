@@ -104,6 +104,16 @@ class UpkeepPromises(Ground):
         await _sweep(store)
         assert await kept(store) == ["newest", "oldest"], "without the expired entry there was room for both others"
 
+    async def test_what_was_put_anew_was_used_last(self, store: Store, clock: ManualClock) -> None:
+        if self.max_size_mb is None:
+            return
+        payload = bytes(int(self.max_size_mb * _MEGABYTE) * 40 // 100)
+        for key in ("a", "b", "a", "c"):
+            clock.advance(60)
+            await put(store, entry(key, payload))
+        await _sweep(store)
+        assert await kept(store) == ["a", "c"], "a, b, a and c were put in this order: b is the least recently used"
+
     async def test_figures_are_those_of_what_is_kept(self, store: Store) -> None:
         stats = await store.stats()
         assert (stats.entries, stats.payload_bytes) == (0, 0), f"an empty store says {stats}"
