@@ -40,6 +40,7 @@ __all__ = ["KeyValueStore"]
 
 _NAME: Final = "keyvalue"
 _ESCAPES: Final = str.maketrans({"%": "%25", "=": "%3D", "#": "%23"})
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 _HEAD: Final = 200  # characters of a collection that a hashed key still shows
 _SLICE: Final = 128  # keys between two looks at what else the loop has to do
 
@@ -225,7 +226,7 @@ def _text(value: Mapping[str, Any]) -> str:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise TypeError(f"the value {shown(value)} is no mapping with strings for keys")
     try:
-        return json.dumps(dict(value), separators=(",", ":"))
+        return _JSON.encode(dict(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise SerializationError(f"the value cannot be kept as JSON: {error}") from error
 
@@ -243,9 +244,11 @@ def _value(entry: CachedPrompt) -> dict[str, Any]:
 def _lifetime(ttl: SupportsFloat | None) -> float:
     if ttl is None:
         return math.inf
+    if not isinstance(ttl, SupportsFloat):
+        raise InvalidTTLError(shown(ttl))
     try:
         # An int is left as it is: it may be a bool, which is refused, or beyond all floats, which is for ever.
-        return seconds(float(ttl) if isinstance(ttl, SupportsFloat) and not isinstance(ttl, int) else ttl, "ttl")
+        return seconds(ttl if isinstance(ttl, int) else float(ttl), "ttl")
     except (ArithmeticError, ValueError) as error:
         raise InvalidTTLError(shown(ttl)) from error
 
