@@ -1,7 +1,6 @@
 """A FastMCP server whose responses and sessions are kept in the cache, asked by a client: FastMCP end to end, of T20.
 
-Seen to fail on planted bugs: a `get` that never finds anything; a `put` without the project; a tag that leaves out the
-collection.
+Seen to fail on planted bugs: a `get` that never finds anything; a `put` without the agent; no tag of the collection.
 """
 
 import pytest

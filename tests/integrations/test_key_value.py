@@ -127,6 +127,7 @@ NAMES = [
     "../../etc/passwd",
     "https://example.org/a?b=c&d=%20#e",
     "a=b",
+    "b=a",
     "a#b",
     "a%3Db",
     "*",
