@@ -46,6 +46,7 @@ MODULES = {
     "config",
     "errors",
     "events",
+    "integrations",
     "keys",
     "presets",
     "rules",
@@ -53,6 +54,7 @@ MODULES = {
     "testing",
 }
 PACKAGES = {
+    "integrations.key_value": {"KeyValueStore"},
     "presets": {"agents_md", "claude_code", "claude_mpm", "copilot", "cursor", "detect", "gemini", "windsurf"},
     "stores": {
         "Journal",

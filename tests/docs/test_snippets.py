@@ -94,7 +94,8 @@ def test_commands_exist(page):
     lines = [line for block in BLOCKS[page] if block.language == "console" for line in block.text.splitlines()]
     commands = [line.removeprefix("$ ") for line in lines] + _COMMAND.findall(TEXTS[page])
     targets = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    distribution = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [f"{project['name']}[{extra}]" for extra in project["optional-dependencies"]]
     for command in commands:
         match shlex.split(command):
             case ["python", "-m", "shared_prompt_cache", *arguments]:
@@ -102,7 +103,7 @@ def test_commands_exist(page):
             case ["make", target]:
                 assert target in targets
             case ["pip", "install", what]:
-                assert what in (".", distribution)
+                assert what in (".", project["name"], *extras)
             case ["python", "-m", "asyncio"]:
                 pass
             case _:

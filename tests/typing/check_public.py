@@ -5,6 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
+from key_value.aio.protocols.key_value import AsyncKeyValue
+
 from shared_prompt_cache import (
     CacheConfig,
     CachedPrompt,
@@ -24,6 +26,7 @@ from shared_prompt_cache import (
     normalise_agent,
     presets,
 )
+from shared_prompt_cache.integrations.key_value import KeyValueStore
 from shared_prompt_cache.testing import FakeWatcher, ManualClock
 
 cache = SharedPromptCache(500, timedelta(hours=1), watch=presets.claude_mpm("."), watcher=FakeWatcher())
@@ -219,3 +222,14 @@ def configurations_and_rules_are_read() -> None:
     assert_type(glob_escape("*"), str)
     assert_type(keys.of("a", 1), str)
     assert_type(keys.agent("pm", {"a": 1}, "1"), str)
+
+
+async def the_cache_is_a_store_of_py_key_value() -> None:
+    store: AsyncKeyValue = KeyValueStore(cache, default_collection="a", agent="pm", project=Path())
+    assert_type(await store.get("a", collection="b"), dict[str, Any] | None)
+    assert_type(await store.ttl("a"), tuple[dict[str, Any] | None, float | None])
+    assert_type(await store.put_many(["a"], ({"a": 1},), ttl=60), None)
+    assert_type(await store.delete_many(("a", "b")), int)
+    assert_type(await KeyValueStore(cache).destroy(), bool)
+    assert_type(await KeyValueStore(cache).destroy_collection("a"), bool)
+    assert_type(KeyValueStore(cache).cache_key("a", collection="b"), str)
