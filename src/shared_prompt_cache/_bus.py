@@ -180,7 +180,7 @@ class Bus:
             for scope in scopes:
                 if scope not in _SCOPES:
                     raise ConfigError(
-                        f"the scope {scope!r} is unknown; choose from {', '.join(_SCOPES)}", field="scopes"
+                        f"the scope {shown(scope)} is unknown; choose from {', '.join(_SCOPES)}", field="scopes"
                     )
             scopes = frozenset(scopes)
         check_count(max_queue, "max_queue")

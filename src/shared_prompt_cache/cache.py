@@ -294,8 +294,8 @@ class SharedPromptCache:
         """
         try:
             entry = self._get(key)
-        except TypeError:
-            check_key(key)  # it is unhashable, so this raises
+        except Exception:  # of its hash
+            check_key(key)  # it is no string, so this raises
             raise
         if entry is not None and entry.revision == self._scopes.revision and self._now() < entry.deadline:
             self._hits += 1
@@ -366,8 +366,8 @@ class SharedPromptCache:
         """
         try:
             entry = self._get(key)
-        except TypeError:
-            check_key(key)  # it is unhashable, so this raises
+        except Exception:  # of its hash
+            check_key(key)  # it is no string, so this raises
             raise
         if (
             entry is not None

@@ -208,6 +208,15 @@ def test_an_agent_is_counted_before_the_walk_that_reclaims_although_keys_may_nam
     assert len(bench.memory.entries) > 12_500
 
 
+def test_when_all_are_gone_the_table_takes_no_room_any_more(bench):
+    empty = bench.memory.entries.__sizeof__()
+    for number in range(2_000):
+        bench.put(f"note_{number}", ids=[ALL])
+    bench.memory.invalidate([ALL])
+    bench.reclaim()
+    assert bench.memory.entries.__sizeof__() == empty
+
+
 def test_two_invalidations_at_once_share_out_what_they_take(bench):
     for number in range(10_000):
         bench.put(f"{'plan' if number % 10 else 'note'}_{number}", ids=[ALL])

@@ -86,8 +86,6 @@ class Memory:
     def __len__(self) -> int:
         return max(0, len(self.entries) - self._dying)
 
-    # What is put in and taken out.
-
     def put(self, entry: Entry) -> bool:
         """Keep `entry`, in the place of an older one of its key; return False if it is larger than all the room.
 
@@ -180,8 +178,6 @@ class Memory:
         self._derived -= _is_derived(entry)
         if entry.origin is not None and entry.origin.dependencies:
             self._released(entry.origin)
-
-    # What invalidations take.
 
     def invalidate(
         self,
@@ -375,6 +371,8 @@ class Memory:
                 if sweep.condition is not None:
                     self._scopes.swept(sweep.condition)
         self._sweeps = [sweep for sweep in self._sweeps if sweep.revision > self._full_since]
+        if not self.entries:
+            self.entries.clear()  # the table of an empty dict stays as large as it was, unless this gives it back
 
 
 def _is_derived(entry: Entry) -> bool:
