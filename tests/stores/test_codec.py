@@ -1,7 +1,8 @@
 """A value becomes a payload under the name of its codec, compressed where that pays; what is no payload is unreadable.
 
 Seen to fail on planted bugs: halves of surrogate pairs that are refused; a payload that is kept compressed although it
-became no shorter; decompressing without a limit; an error of msgspec that comes out as it is.
+became no shorter; samples that are not taken; decompressing without a limit, or what is cut off or has more behind it;
+an error of msgspec that comes out as it is.
 """
 
 import pickle

@@ -1,7 +1,8 @@
 """P9: a stored entry is believed only as it was sealed, by who has the secret; whatever else it is, it is a miss.
 
-Seen to fail on planted bugs: a checksum without the lengths of its fields; one that leaves out the key, or the head; a
-payload that is decoded before the seal is checked; a head that may have more fields than it has.
+Seen to fail on planted bugs: a checksum without the lengths of its fields; one that leaves out the key, the codec or
+the head; half a checksum that is compared; a payload that is decoded before the seal is checked; a head that may have
+more fields than it has, or any version.
 """
 
 import math

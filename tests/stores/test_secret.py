@@ -3,8 +3,10 @@
 The tests may run as root, whom no mode keeps out: so modes and owners are read by stat, a foreign owner is made by a
 `geteuid` that is patched, and a file system that cannot be written to by a patched `mkdir`.
 
-Seen to fail on planted bugs: a mode that is left to the umask; a folder above that is; a symlink that is followed; a
-file renamed into its place over that of another process; a temporary file that is left behind.
+Seen to fail on planted bugs: modes of the file, its folder or those above that are left to the umask; a file that is
+open to others for a moment; a symlink that is followed; a look at the path alone, and not at what was opened; a file
+renamed into its place over that of another process; one's own secret instead of that of the faster; a temporary file
+that is left behind.
 """
 
 import errno

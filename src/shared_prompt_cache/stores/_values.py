@@ -48,7 +48,9 @@ MOST_BYTES: Final = 64 * 2**20
 """The most that a value may take, encoded."""
 _CONTAINER: Final = 32  # what one counts for beside its members, so that their number is bounded as well
 _CONSTANT: Final = frozenset({type(None), bool, float})
-_INTS: Final = range(-(2**63), 2**64)
+_MANY: Final = 64  # members for which it pays to see whether they are alike
+_LEAST: Final = -(2**63)
+_GREATEST: Final = 2**64 - 1
 
 
 def write(value: object, *, name: str = "value") -> bytes:
@@ -111,6 +113,9 @@ class _Writer:
         self.level += 1
         if self.level > _tags.MOST_LEVELS:
             raise too_deep(_tags.MOST_LEVELS)
+        if len(members) >= _MANY and self._are_alike(members):
+            self.level -= 1
+            return True
         size, plain, number = 0, True, 0
         try:
             # What most members are is decided here: a call for each would cost four times as much.
@@ -118,7 +123,7 @@ class _Writer:
                 kind = type(member)
                 if kind is str and member.isascii():
                     size += len(member)
-                elif not (kind in _CONSTANT or (kind is int and member in _INTS)):
+                elif not (kind in _CONSTANT or (kind is int and _LEAST <= member <= _GREATEST)):
                     members[number] = self.tree(member)
                     plain = False
         except Refusal as refusal:
@@ -133,6 +138,16 @@ class _Writer:
         self.left -= size
         if self.left < 0:
             raise too_large(MOST_BYTES)
+
+    def _are_alike(self, members: list[Any]) -> bool:
+        """Return whether all are plain and of one type: found out in half the time, or less, of looking at each."""
+        kinds = set(map(type, members))
+        if len(kinds) > 1:
+            return False
+        if str in kinds and all(map(str.isascii, members)):
+            self.spend(sum(map(len, members)))
+            return True
+        return kinds <= _CONSTANT or (int in kinds and _LEAST <= min(members) and max(members) <= _GREATEST)
 
 
 def _str(writer: _Writer, value: str) -> Any:
@@ -151,7 +166,7 @@ def _bytearray(writer: _Writer, value: bytearray) -> Ext:
 
 
 def _int(writer: _Writer, value: int) -> Any:
-    if value in _INTS:
+    if _LEAST <= value <= _GREATEST:
         return value
     size = value.bit_length() // 8 + 1  # with room for the sign
     writer.spend(size)
