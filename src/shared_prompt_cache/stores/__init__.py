@@ -1,5 +1,7 @@
 """Second tiers: what keeps entries beyond the life of a process."""
 
+from typing import TYPE_CHECKING, Any
+
 from shared_prompt_cache.stores._protocol import (
     Journal,
     JournalEntry,
@@ -14,11 +16,15 @@ from shared_prompt_cache.stores._protocol import (
 )
 from shared_prompt_cache.stores._selection import Selection
 
+if TYPE_CHECKING:
+    from shared_prompt_cache.stores._sqlite.store import SQLiteStore
+
 __all__ = [
     "Journal",
     "JournalEntry",
     "Lease",
     "Notice",
+    "SQLiteStore",
     "Selection",
     "Stamp",
     "Store",
@@ -27,3 +33,11 @@ __all__ = [
     "Swap",
     "Write",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SQLiteStore":  # loaded when it is asked for, and aiosqlite with it
+        from shared_prompt_cache.stores._sqlite.store import SQLiteStore  # noqa: PLC0415
+
+        return SQLiteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
