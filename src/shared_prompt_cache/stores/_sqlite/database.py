@@ -13,9 +13,9 @@ import secrets
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 from shared_prompt_cache._logging import log
 from shared_prompt_cache.clock import Clock
@@ -31,6 +31,7 @@ _TRIES: Final = 3
 _VACUUM_PAGES: Final = 512
 _ELSEWHERE: Final = frozenset(
     {
+        sqlite3.SQLITE_ABORT,
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_FULL,
@@ -44,6 +45,7 @@ _ELSEWHERE: Final = frozenset(
         sqlite3.SQLITE_PROTOCOL,
         sqlite3.SQLITE_RANGE,
         sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_SCHEMA,
         sqlite3.SQLITE_TOOBIG,
     }
 )
@@ -55,6 +57,9 @@ class Shared:
     """What the connections of one store have in common.
 
     Attributes:
+        is_remote: Says whether a path is on a network file system.
+        patience: Seconds to wait for others.
+        tell: Called when something was changed by somebody else; from any thread.
         identity: The database that was used last, in any of them.
         corrupt: How often it was damaged, and set aside.
         has_wal: Whether it has a write-ahead log.
@@ -64,28 +69,24 @@ class Shared:
     clock: Clock
     is_remote: Callable[[str], bool]
     patience: float
+    tell: Callable[[], None]
     identity: Identity | None = None
     corrupt: int = 0
-    has_wal: bool = field(default=False)
+    has_wal: bool = False
+    warned: bool = False
 
 
 class Database(ObedientConnection):
     """A connection of a store. Its methods but those of its base are called in its thread."""
 
-    def __init__(self, shared: Shared, name: str, *, foreign: Callable[[], None] | None = None) -> None:
-        """Nothing is opened yet.
-
-        Args:
-            shared: What it has in common with the other connections of the store.
-            name: Its name, for the thread.
-            foreign: For a connection that writes: called when somebody else has committed. None: it reads.
-        """
+    def __init__(self, shared: Shared, name: str, *, writes: bool = False) -> None:
         super().__init__(self._connect_first, name)
         self._shared = shared
         self._place = shared.place
-        self._foreign = foreign
+        self._writes = writes
         self.lock = PlaceLock(shared.place, shared.patience, self._is_given_up)
         self._identity: Identity | None = None
+        self._log_inode: int | None = None
         self._version: object = None
         self._insists = False
 
@@ -123,6 +124,7 @@ class Database(ObedientConnection):
                 if raw is None or self._place.identity() != self._identity:
                     raw = self._reconnect()
                 try:
+                    self._check_log()
                     result = self._transact(raw, change, durable=durable)
                 except (sqlite3.Error, DamagedError) as error:
                     if not is_damage(error):
@@ -151,14 +153,17 @@ class Database(ObedientConnection):
             return self.write(change, durable=True)
         except Exception as error:  # noqa: BLE001 - raised below, unless it was got over
             failure = error
-        for get_rid in (self._set_aside, self._place.discard):
-            try:
-                get_rid()  # without the lock, if need be: who writes to what is gone finds that out, and writes again
-            except OSError:
-                continue
-            log(logging.WARNING, "store.begun_anew", path=self._place.database, reason=str(failure))
-            with suppress(Exception):
-                return self.write(change, durable=True)
+        patience, self.lock.patience = self.lock.patience, 0  # it has been waited for
+        try:
+            for get_rid in (self._set_aside, self._place.discard):
+                # Without the lock: who writes to what is gone finds that out before he is done, and writes again.
+                with suppress(OSError):
+                    get_rid()
+                    log(logging.WARNING, "store.begun_anew", path=self._place.database, reason=str(failure))
+                with suppress(Exception):
+                    return self.write(change, durable=True)
+        finally:
+            self.lock.patience = patience
         raise failure
 
     def attempt(self, change: Function[object]) -> None:
@@ -181,7 +186,20 @@ class Database(ObedientConnection):
             with self.lock:
                 self._reconnect()
             return True
-        return self._is_new_version()
+        try:
+            self._check_log()
+            return self._is_new_version()
+        except (sqlite3.Error, DamagedError) as error:
+            if not is_damage(error):
+                raise
+            with self.lock:
+                self._begin_anew(error)
+            return True
+
+    def _check_log(self) -> None:
+        """Raise if the log file, which SQLite has open and others will look for, was removed underneath."""
+        if self._shared.has_wal and self._place.log_inode() != self._log_inode:
+            raise DamagedError("its log file was removed")
 
     def _transact(self, raw: sqlite3.Connection, change: Function[T], *, durable: bool) -> T:
         if durable and self._shared.has_wal:
@@ -192,13 +210,13 @@ class Database(ObedientConnection):
             result = change(raw)
             raw.execute("COMMIT")
         finally:
-            if raw.in_transaction:
-                with suppress(sqlite3.Error):  # what broke the transaction is told
+            with suppress(sqlite3.Error):  # what broke the transaction is told
+                if raw.in_transaction:
                     raw.execute("ROLLBACK")
-            if durable and self._shared.has_wal:
-                schema.pragma(raw, "synchronous = NORMAL")
-        if foreign and self._foreign is not None:
-            self._foreign()
+                if durable and self._shared.has_wal:
+                    schema.pragma(raw, "synchronous = NORMAL")
+        if foreign:
+            self._shared.tell()
         return result
 
     def _is_new_version(self) -> bool:
@@ -230,27 +248,36 @@ class Database(ObedientConnection):
         if self._place.identity() is None:
             self._place.create()
         identity = self._place.identity()
-        remote = self._shared.is_remote(self._place.folder)
         raw = sqlite3.connect(
-            f"file:{quote(self._place.database)}?mode=rw",
+            Path(self._place.database).as_uri() + "?mode=rw",
             uri=True,
             isolation_level=None,
             timeout=self._shared.patience,
             cached_statements=256,
         )
         try:
-            self._shared.has_wal = schema.prepare(raw, wal=not remote)
-            if self._shared.identity not in {None, identity}:
+            self._shared.has_wal = schema.prepare(raw, wal=not self._shared.is_remote(self._place.folder))
+            self._warn()
+            is_another = self._shared.identity not in {None, identity}
+            if is_another:
                 self._number_anew(raw)
-            if self._foreign is None:
+            if not self._writes:
                 schema.pragma(raw, "query_only = ON")
             self._version = schema.pragma(raw, "data_version")
+            self._log_inode = self._place.log_inode()
         except BaseException:
             raw.close()
             raise
         self._connection, self._identity = raw, identity
         self._shared.identity = identity
+        if is_another:
+            self._shared.tell()
         return raw
+
+    def _warn(self) -> None:
+        if not self._shared.has_wal and not self._shared.warned:
+            self._shared.warned = True
+            log(logging.WARNING, "store.without_log", path=self._place.database, reason="network file system")
 
     def _number_anew(self, raw: sqlite3.Connection) -> None:
         """Have the journal begin at a number that no journal before it has reached."""
@@ -295,4 +322,6 @@ def is_damage(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # of the module: of a text that is no UTF-8, or of an argument that is not to be bound
         return isinstance(error, sqlite3.OperationalError)
-    return code & 0xFF not in _ELSEWHERE
+    if code == sqlite3.SQLITE_IOERR_SHORT_READ:  # a file ends before it should
+        return True
+    return code != sqlite3.SQLITE_CONSTRAINT_NOTNULL and code & 0xFF not in _ELSEWHERE

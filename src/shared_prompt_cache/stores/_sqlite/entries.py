@@ -11,22 +11,25 @@ from typing import Final
 
 from shared_prompt_cache.stores._protocol import StoredEntry, Write
 from shared_prompt_cache.stores._selection import Selection
+from shared_prompt_cache.stores._sqlite import bulk
 from shared_prompt_cache.stores._sqlite.schema import DamagedError, at_one_moment, load_list, to_bytes, to_text
 
 _SEPARATOR: Final = "\x1f"
-_ALL: Final = "all"
+_ALL: Final = b"all"
+_MOST: Final = 1 << 62
+"""No number gets as high by counting."""
 _OWN: Final = to_bytes("key" + _SEPARATOR)
 
 _READ: Final = "SELECT codec, payload, head, checksum FROM entries WHERE key = ?"
-_KNOWN: Final = "SELECT id, names FROM entries LEFT JOIN life ON entry = id WHERE key = ?"
+_KNOWN: Final = "SELECT key, id, names FROM entries LEFT JOIN life ON entry = id WHERE key IN"
 _LIVES: Final = "SELECT entry, names FROM life WHERE entry IN (SELECT value FROM json_each(?))"
 _PUT: Final = """
 INSERT INTO entries (id, key, codec, checksum, head, payload) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET codec = excluded.codec, checksum = excluded.checksum,
     head = excluded.head, payload = excluded.payload
 """
-_LIVE: Final = """
-INSERT INTO life (entry, expires, used, size, names) VALUES (?, ?, ?, ?, ?)
+_LIVE: Final = "INSERT INTO life (entry, expires, used, size, names) VALUES"
+_REVIVING: Final = """
 ON CONFLICT (entry) DO UPDATE SET expires = excluded.expires, used = excluded.used,
     size = excluded.size, names = excluded.names
 """
@@ -59,60 +62,42 @@ def _entry(key: str, row: tuple[object, ...]) -> StoredEntry:
 
 def put(raw: sqlite3.Connection, writes: Iterable[Write]) -> None:
     """Put entries, each in the place of an older one of its key; of two with one key the last."""
-    latest = {write.entry.key: write for write in writes}
+    latest = {to_bytes(write.entry.key): write for write in writes}
     if not latest:
         return
-    ids = count(_highest(raw, "SELECT max(id) FROM entries") + 1)
-    used = count(_last_use(raw) + 1)
-    name_ids = _NameIds(raw)
+    known = {key: (number, _ids(kept)) for key, number, kept in bulk.select(raw, _KNOWN, list(latest))}
+    all_names = {key: _kept_names(key, write.names) for key, write in latest.items()}
+    numbers = _number_names(raw, {name for names in all_names.values() for name in names})
+    ids, used = count(_highest(raw, "SELECT max(id) FROM entries") + 1), count(_last_use(raw) + 1)
     rows, lives, added, freed = [], [], [], []
     for key, write in latest.items():
-        entry = write.entry
-        kept_key = to_bytes(key)
-        own = _OWN + kept_key
-        names = {name_ids.of(name) for text in write.names if (name := to_bytes(text)) != own and text != _ALL}
-        known = raw.execute(_KNOWN, (kept_key,)).fetchone()
-        if known is None:
-            number, before = next(ids), set()
-        else:
-            number, before = known[0], _ids(known[1])
-        rows.append((number, kept_key, entry.codec, entry.checksum, entry.head, entry.payload))
-        size = len(entry.payload) + len(entry.head)
-        lives.append((number, write.expires_at, next(used), size, json.dumps(sorted(names))))
-        added += [(name, number) for name in names - before]
-        freed += [(name, number) for name in before - names]
-    name_ids.keep()
-    raw.executemany(_PUT, rows)
-    raw.executemany(_LIVE, lives)
-    raw.executemany("INSERT INTO named (name, entry) VALUES (?, ?)", added)
+        number, before = known.get(key) or (next(ids), frozenset())
+        entry, names = write.entry, {numbers[name] for name in all_names[key]}
+        rows.append((number, key, entry.codec, entry.checksum, entry.head, entry.payload))
+        lives.append((number, write.expires_at, next(used), len(entry.payload) + len(entry.head), str(list(names))))
+        if names != before:
+            added += [(name, number) for name in names - before]
+            freed += [(name, number) for name in before - names]
+    raw.executemany(_PUT, rows)  # each for itself: large ones would be copied once more
+    bulk.insert(raw, _LIVE, lives, _REVIVING)
+    bulk.insert(raw, "INSERT INTO named (name, entry) VALUES", added)
     _free(raw, freed)
 
 
-class _NameIds:
-    """The numbers of names, known and new."""
+def _kept_names(key: bytes, names: Iterable[str]) -> set[bytes]:
+    kept = {to_bytes(name) for name in names}
+    kept.discard(_OWN + key)
+    kept.discard(_ALL)
+    return kept
 
-    def __init__(self, raw: sqlite3.Connection) -> None:
-        self._raw = raw
-        self._known: dict[bytes, int] = {}
-        self._new: list[tuple[int, bytes]] = []
-        self._next = count(_highest(raw, "SELECT max(id) FROM names") + 1)
 
-    def of(self, name: bytes) -> int:
-        """Return the number of a name."""
-        number = self._known.get(name)
-        if number is None:
-            found = self._raw.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
-            if found is not None:
-                number = int(found[0])
-            else:
-                number = next(self._next)
-                self._new.append((number, name))
-            self._known[name] = number
-        return number
-
-    def keep(self) -> None:
-        """Write the new ones down."""
-        self._raw.executemany("INSERT INTO names (id, name) VALUES (?, ?)", self._new)
+def _number_names(raw: sqlite3.Connection, names: Collection[bytes]) -> dict[bytes, int]:
+    """Return the numbers of names; new ones are written down."""
+    numbers: dict[bytes, int] = dict(bulk.select(raw, "SELECT name, id FROM names WHERE name IN", list(names)))
+    ids = count(_highest(raw, "SELECT max(id) FROM names") + 1)
+    new = {name: next(ids) for name in names if name not in numbers}
+    bulk.insert(raw, "INSERT INTO names (name, id) VALUES", list(new.items()))
+    return numbers | new
 
 
 def use(raw: sqlite3.Connection, keys: Iterable[str]) -> None:
@@ -158,7 +143,7 @@ def _free(raw: sqlite3.Connection, freed: Collection[tuple[int, int]]) -> None:
 
 def remove_selected(raw: sqlite3.Connection, selection: Selection) -> None:
     """Remove what a selection holds."""
-    if _ALL in selection.names:
+    if to_text(_ALL) in selection.names:
         for table in ("named", "names", "life", "entries"):
             raw.execute(f"DELETE FROM {table}")  # noqa: S608 - one of four constants
         return
@@ -197,7 +182,7 @@ def _names_of(raw: sqlite3.Connection, number: int) -> list[str]:
     found = raw.execute("SELECT key, names FROM entries JOIN life ON entry = id WHERE id = ?", (number,)).fetchone()
     if found is None:
         raise DamagedError("an entry has no life")
-    names = [_ALL, to_text(_OWN + found[0])]
+    names = [to_text(_ALL), to_text(_OWN + found[0])]
     for name in _ids(found[1]):
         names += [to_text(kept) for kept in _column(raw, "SELECT name FROM names WHERE id = ?", (name,))]
     return names
@@ -248,13 +233,18 @@ def _last_use(raw: sqlite3.Connection) -> int:
 
 def _highest(raw: sqlite3.Connection, statement: str) -> int:
     found = raw.execute(statement).fetchone()[0]
-    if not isinstance(found, int | None):
+    if found is None:
+        return 0
+    if type(found) is not int or not 0 <= found < _MOST:
         raise DamagedError("a number is none")
-    return found or 0
+    return found
 
 
 def _ids(kept: object) -> set[int]:
-    return {number for number in load_list(kept) if isinstance(number, int)}
+    numbers = load_list(kept)
+    if not all(type(number) is int and 0 < number < _MOST for number in numbers):
+        raise DamagedError("a number of a name is none")
+    return set(numbers)
 
 
 def _range(raw: sqlite3.Connection, statement: str, prefix: bytes) -> list[tuple[int, bytes]]:

@@ -16,6 +16,8 @@ from shared_prompt_cache.stores._sqlite.schema import (
 )
 
 MOST_REMEMBERED: Final = 10_000
+_MOST: Final = (1 << 63) - (1 << 31)
+"""No sequence gets as high by counting, nor by beginning anew in this millennium."""
 
 
 def carry_out(raw: sqlite3.Connection, notices: Sequence[Notice]) -> list[int]:
@@ -90,7 +92,7 @@ def bounds(raw: sqlite3.Connection) -> tuple[int, int]:
     found = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
     last = 0 if found is None else found[0]
     first = raw.execute("SELECT min(sequence) FROM journal").fetchone()[0]
-    if type(last) is not int or (first is not None and first > last):
+    if type(last) is not int or last >= _MOST or (first is not None and first > last):
         raise DamagedError("the journal does not know how long it is")
     return (last if first is None else first - 1), last
 

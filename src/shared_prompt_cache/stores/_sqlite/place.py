@@ -57,6 +57,13 @@ class Place:
             return None
         return status.st_dev, status.st_ino
 
+    def log_inode(self) -> int | None:
+        """Return which file is at the path of the log file; None if there is none."""
+        try:
+            return os.stat(self.log_file).st_ino
+        except FileNotFoundError:
+            return None
+
     def prepare(self) -> None:
         """Make the folder, if need be, and see that it and the files in it are safe.
 
@@ -137,18 +144,18 @@ class PlaceLock:
             given_up: Whether waiting has become pointless.
         """
         self._place = place
-        self._patience = patience
+        self.patience = patience
         self._given_up = given_up
         self._descriptor: int | None = None
         self.waiting = False
 
     def __enter__(self) -> None:
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + self.patience
         try:
             while not self._take():
                 self.waiting = True
                 if time.monotonic() > until or self._given_up():
-                    raise TimeoutError(f"{self._place.folder} has been locked by others for {self._patience:g} s")
+                    raise TimeoutError(f"{self._place.folder} has been locked by others for {self.patience:g} s")
                 time.sleep(_PAUSE)
         finally:
             self.waiting = False

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from shared_prompt_cache.stores._sqlite.database import Database, Shared
+from shared_prompt_cache.stores._sqlite.place import Place
 
 _INTERVAL: Final = 0.025
 _SLACK: Final = 0.02
@@ -32,17 +33,18 @@ class Poll:
     It is no task: what is scheduled holds it weakly, and nothing is to be awaited when it ends.
     """
 
-    def __init__(self, shared: Shared, changed: Callable[[], None]) -> None:
-        self._shared = shared
+    def __init__(self, place: Place, changed: Callable[[], None]) -> None:
+        self._place = place
         self._changed: Callable[[], None] | None = changed
         self._loop = asyncio.get_running_loop()
+        self._shared: Shared | None = None
         self._database: Database | None = None
         self._seen: _Status | None = None  # believed: there is nothing new as long as it is this
         self._asking = False
 
-    def start(self, database: Database) -> None:
+    def start(self, shared: Shared, database: Database) -> None:
         """Begin to look; `database` is the connection that writes."""
-        self._database = database
+        self._shared, self._database = shared, database
         self._loop.call_later(_INTERVAL, _look_again, weakref.ref(self))
 
     def stop(self) -> None:
@@ -66,10 +68,10 @@ class Poll:
         return True
 
     def _status(self) -> _Status | None:
-        if not self._shared.has_wal:
+        if self._shared is None or not self._shared.has_wal:
             return None  # on a network file system not even a status comes at once
         try:
-            log, database = _stat(self._shared.place.log_file), _stat(self._shared.place.database)
+            log, database = _stat(self._place.log_file), _stat(self._place.database)
         except OSError:
             return None
         return log.st_size, log.st_mtime_ns, log.st_ino, database.st_ino

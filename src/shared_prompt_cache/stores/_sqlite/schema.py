@@ -20,6 +20,7 @@ from shared_prompt_cache.stores._selection import Selection
 APPLICATION_ID: Final = 0x53_50_43_53  # "SPCS"
 VERSION: Final = 1
 PAGE_SIZE: Final = 8192
+CACHE_KIB: Final = 16_384
 CHECKPOINT_PAGES: Final = 2000
 
 _TABLES: Final = """
@@ -63,6 +64,7 @@ def prepare(raw: sqlite3.Connection, *, wal: bool) -> bool:
     pragma(raw, "mmap_size = 0")
     pragma(raw, "secure_delete = OFF")
     pragma(raw, "temp_store = MEMORY")
+    pragma(raw, f"cache_size = {-CACHE_KIB}")
     if pragma(raw, "page_count") == 0:
         pragma(raw, f"page_size = {PAGE_SIZE}")
         pragma(raw, "auto_vacuum = INCREMENTAL")
@@ -177,7 +179,7 @@ def load_list(kept: object, length: int | None = None) -> list[Any]:
     """
     try:
         found = json.loads(kept) if isinstance(kept, str) else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError("not a list") from error
     if not isinstance(found, list) or length not in (None, len(found)):
         raise DamagedError("not a list")

@@ -65,17 +65,18 @@ class SQLiteStore:
         """See `Store`."""
         if self._doors is not None:
             raise StoreError("the store is open already; make another one for another cache", operation="open")
-        doors = _Doors(Shared(self._place, clock, self._is_remote, _PATIENCE), changed)
+        doors = _Doors(self._place, clock, self._is_remote, changed)
         try:
             await doors.writer.open()
             await doors.reader.open()
         except BaseException as error:
             # Failed or cancelled: the threads close what they have opened, or will, and end.
             doors.stop()
-            if isinstance(error, Exception):
-                raise self._failure(error, "open", None) from error
-            raise
-        doors.poll.start(doors.writer)
+            if not isinstance(error, Exception):
+                raise
+            await doors.close()
+            raise self._failure(error, "open", None) from error
+        doors.poll.start(doors.shared, doors.writer)
         self._doors = doors
 
     async def aclose(self) -> None:
@@ -90,9 +91,7 @@ class SQLiteStore:
             uses = self._take_uses()
             doors.writer.post(partial(doors.writer.attempt, partial(entries.use, keys=uses)))
         # From here on the threads end by themselves, though this be cancelled.
-        doors.stop()
-        await doors.reader.close()
-        await doors.writer.close()
+        await doors.close()
 
     async def get(self, key: str) -> StoredEntry | None:
         """See `Store`."""
@@ -241,17 +240,25 @@ class SQLiteStore:
 class _Doors:
     """What is open: a connection that writes, one that reads, and the one who listens for others."""
 
-    def __init__(self, shared: Shared, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, place: Place, clock: Clock, is_remote: Callable[[str], bool], changed: Callable[[], None]
+    ) -> None:
         self.pid = os.getpid()
-        self.shared = shared
-        self.poll = Poll(shared, changed)
-        self.writer = Database(shared, "store writer", foreign=self.poll.tell)
-        self.reader = Database(shared, "store reader")
+        self.poll = Poll(place, changed)
+        self.shared = Shared(place, clock, is_remote, _PATIENCE, self.poll.tell)
+        self.writer = Database(self.shared, "store writer", writes=True)
+        self.reader = Database(self.shared, "store reader")
 
     def stop(self) -> None:
         """Have the threads end."""
         self.reader.stop()
         self.writer.stop()
+
+    async def close(self) -> None:
+        """Have the threads end, and wait until they have."""
+        self.stop()
+        await self.reader.close()
+        await self.writer.close()
 
 
 def _put_many(raw: sqlite3.Connection, *, writes: Sequence[Write], uses: Sequence[str], now: float) -> list[bool]:

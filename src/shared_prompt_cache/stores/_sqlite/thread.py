@@ -152,6 +152,7 @@ def _end_all() -> None:
         connection = _running[thread]() if thread in _running else None
         if connection is not None:
             connection.stop()
-            connection.hurry()
+            with suppress(sqlite3.Error):  # closed at this moment
+                connection.hurry()
     for thread in threads:
         thread.join(_PATIENCE_AT_EXIT)
