@@ -79,11 +79,18 @@ class Shared:
 class Database(ObedientConnection):
     """A connection of a store. Its methods but those of its base are called in its thread."""
 
-    def __init__(self, shared: Shared, name: str, *, writes: bool = False) -> None:
+    def __init__(self, shared: Shared, name: str, *, reader: "Database | None" = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            shared: What it has in common with the other connections of the store.
+            name: Its name, for the thread.
+            reader: For a connection that writes: the one that reads. None: it is that.
+        """
         super().__init__(self._connect_first, name)
         self._shared = shared
         self._place = shared.place
-        self._writes = writes
+        self._reader = reader
         self.lock = PlaceLock(shared.place, shared.patience, self._is_given_up)
         self._identity: Identity | None = None
         self._log_inode: int | None = None
@@ -153,13 +160,13 @@ class Database(ObedientConnection):
             return self.write(change, durable=True)
         except Exception as error:  # noqa: BLE001 - raised below, unless it was got over
             failure = error
+        log(logging.WARNING, "store.begun_anew", path=self._place.database, reason=str(failure))
         patience, self.lock.patience = self.lock.patience, 0  # it has been waited for
         try:
             for get_rid in (self._set_aside, self._place.discard):
                 # Without the lock: who writes to what is gone finds that out before he is done, and writes again.
                 with suppress(OSError):
                     get_rid()
-                    log(logging.WARNING, "store.begun_anew", path=self._place.database, reason=str(failure))
                 with suppress(Exception):
                     return self.write(change, durable=True)
         finally:
@@ -261,7 +268,7 @@ class Database(ObedientConnection):
             is_another = self._shared.identity not in {None, identity}
             if is_another:
                 self._number_anew(raw)
-            if not self._writes:
+            if self._reader is None:
                 schema.pragma(raw, "query_only = ON")
             self._version = schema.pragma(raw, "data_version")
             self._log_inode = self._place.log_inode()
@@ -307,8 +314,11 @@ class Database(ObedientConnection):
 
     def _close_here(self) -> object:
         try:
-            with suppress(Exception), self.lock:  # the last to close a database checkpoints it
-                self._disconnect()
+            if self._reader is not None:
+                self._reader.join()  # of two that close at once neither is the last, who checkpoints and tidies up
+            if self._connection is not None:
+                with suppress(OSError), self.lock:
+                    self._disconnect()
             self._disconnect()
         finally:
             self.lock.close()

@@ -246,8 +246,8 @@ class _Doors:
         self.pid = os.getpid()
         self.poll = Poll(place, changed)
         self.shared = Shared(place, clock, is_remote, _PATIENCE, self.poll.tell)
-        self.writer = Database(self.shared, "store writer", writes=True)
         self.reader = Database(self.shared, "store reader")
+        self.writer = Database(self.shared, "store writer", reader=self.reader)
 
     def stop(self) -> None:
         """Have the threads end."""

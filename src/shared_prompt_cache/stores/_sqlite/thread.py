@@ -2,8 +2,7 @@
 
 As it comes, that thread keeps an unclosed program alive for ever, complains on stderr when the loop is closed under it,
 keeps what it ran last from being collected, and loses the handle of a connect that is cancelled. There is no public way
-to give a connection another thread, so this one is put in its place before it is started; queue, futures and
-`_execute` stay those of aiosqlite.
+to give a connection another thread, so this one is put in its place before it is started.
 """
 
 import asyncio
@@ -61,9 +60,15 @@ class ObedientConnection(aiosqlite.Connection):
         self._connection = self._connector()
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Return what `function()` returned in the thread; cancelling forgets the answer and changes nothing else."""
-        result: T = await self._execute(function)  # type: ignore[no-untyped-call] # aiosqlite gives it no types
-        return result
+        """Return what `function()` returned in the thread; cancelling forgets the answer and changes nothing else.
+
+        Unlike `_execute` it needs no open handle: the function may be the one that gets a new one.
+        """
+        if not self._running:
+            raise ValueError("the connection is closed")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((answer, function))
+        return await answer
 
     def post(self, function: Callable[[], object]) -> None:
         """Have `function()` called in the thread; it must not raise, for nobody would know."""
@@ -94,6 +99,11 @@ class ObedientConnection(aiosqlite.Connection):
         # could signal it would signal while it still runs.
         while self._thread.is_alive():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.001)
+
+    def join(self) -> None:
+        """Wait until the thread is gone, in another thread."""
+        if self._thread.is_alive():
+            self._thread.join()
 
     def hurry(self) -> None:
         """Break off the statement that runs; its transaction is rolled back."""
