@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import math
-import os
 import subprocess
 import sys
 import textwrap
@@ -94,4 +93,4 @@ async def end_of(program):
 
 
 def modes(folder):
-    return {name: os.stat(os.path.join(folder, name)).st_mode & 0o7777 for name in os.listdir(folder)}
+    return {path.name: path.stat().st_mode & 0o7777 for path in folder.iterdir()}

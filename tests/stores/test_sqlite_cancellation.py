@@ -1,11 +1,10 @@
-"""T5, the database: whoever is cancelled, no transaction is left open, no handle, no thread; and what was begun is done.
+"""T5, the database: whoever is cancelled, no transaction, handle or thread is left, and what was begun is done.
 
-Seen to fail on planted bugs: BEGIN and COMMIT as two calls of the thread; a connect whose handle is lost when it is
-cancelled; a function that is dropped when its caller has gone.
+Seen to fail on planted bugs: BEGIN and COMMIT as two calls of the thread; a function that is dropped when its caller
+has gone.
 """
 
 import asyncio
-import os
 import random
 import threading
 
@@ -13,9 +12,9 @@ import anyio
 import pytest
 
 from _support import size
+from shared_prompt_cache.clock import SystemClock
 from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores import SQLiteStore, Swap
-from shared_prompt_cache.clock import SystemClock
 from shared_prompt_cache.testing import wait_until
 from stores._rows import entry, in_transaction, notice, opened, put, write
 
@@ -152,7 +151,7 @@ async def test_an_open_that_is_cancelled_leaves_no_handle_and_no_thread(tmp_path
         except asyncio.CancelledError:
             ended += 1
         await store.aclose()
-    assert 0 < ended
+    assert ended > 0
     await wait_until(lambda: not [t for t in threading.enumerate() if "store" in t.name], what="the threads end")
     store = await opened(tmp_path / "store")
     await put(store, "works")
@@ -162,8 +161,9 @@ async def test_an_open_that_is_cancelled_leaves_no_handle_and_no_thread(tmp_path
 async def test_a_close_that_is_cancelled_goes_on(tmp_path):
     store = await opened(tmp_path / "store")
     await put(store, "key")
+    log = tmp_path / "store" / "store.db-wal"
     closing = asyncio.create_task(store.aclose())
     await asyncio.sleep(0)
     closing.cancel()
     await asyncio.gather(closing, return_exceptions=True)
-    await wait_until(lambda: not os.path.exists(tmp_path / "store" / "store.db-wal"), what="the database is closed")
+    await wait_until(lambda: not log.exists(), what="the database is closed")

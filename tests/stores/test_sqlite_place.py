@@ -14,6 +14,7 @@ from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
 from shared_prompt_cache.stores import SQLiteStore
 from shared_prompt_cache.stores._sqlite import place as places
 from shared_prompt_cache.stores._sqlite.place import Place, PlaceLock
+from shared_prompt_cache.stores._sqlite.schema import pragma
 from stores._rows import modes, notice, opened, put
 
 
@@ -93,7 +94,7 @@ async def test_a_link_in_the_place_of_a_file_is_refused(tmp_path, name, target):
 async def test_a_link_that_appears_while_the_store_is_open_is_not_followed(tmp_path):
     (tmp_path / "there").write_text("precious")
     store = await opened(tmp_path / "store")
-    os.unlink(tmp_path / "store" / "store.db")
+    (tmp_path / "store" / "store.db").unlink()
     (tmp_path / "store" / "store.db").symlink_to(tmp_path / "there")
     with pytest.raises(StoreError, match="symbolic link"):
         await store.get("key")
@@ -132,7 +133,7 @@ async def test_so_is_a_file_of_somebody_else_in_a_folder_of_our_own(tmp_path, mo
     check, asked = places._check_owner, []
 
     def check_as_if_files_were_foreign(path, status):
-        asked.append(os.path.basename(path))
+        asked.append(path.rpartition("/")[2])
         check(path, os.stat_result((*status[:4], os.getuid() + 1, *status[5:])) if path.endswith(".db") else status)
 
     monkeypatch.setattr(places, "_check_owner", check_as_if_files_were_foreign)
@@ -140,25 +141,24 @@ async def test_so_is_a_file_of_somebody_else_in_a_folder_of_our_own(tmp_path, mo
     assert asked == ["store", "store.db"]
 
 
+PRAGMAS = {
+    "busy_timeout": 5000,
+    "synchronous": 1,
+    "journal_mode": "wal",
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+    "mmap_size": 0,
+    "page_size": 8192,
+    "auto_vacuum": 2,
+}
+
+
 async def test_the_database_is_set_up_as_promised(tmp_path):
     store = await opened(tmp_path / "store")
     doors = store._doors
     for database in (doors.writer, doors.reader):
-        names = ("journal_mode", "trusted_schema", "cell_size_check", "mmap_size", "page_size", "auto_vacuum")
-        pragmas = "busy_timeout", "synchronous", *names
-        found = await database.run(
-            lambda raw=database._connection: {n: (raw.execute(f"PRAGMA {n}").fetchone() or [0])[0] for n in pragmas}
-        )
-        assert found == {
-            "busy_timeout": 5000,
-            "synchronous": 1,
-            "journal_mode": "wal",
-            "trusted_schema": 0,
-            "cell_size_check": 1,
-            "mmap_size": 0,
-            "page_size": 8192,
-            "auto_vacuum": 2,
-        }
+        found = await database.run(lambda raw=database._connection: {name: pragma(raw, name) for name in PRAGMAS})
+        assert found == PRAGMAS
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await doors.reader.run(lambda: doors.reader._connection.execute("DELETE FROM entries"))
     await store.aclose()

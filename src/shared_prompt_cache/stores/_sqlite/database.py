@@ -186,22 +186,28 @@ class Database(ObedientConnection):
                 surplus = schema.pragma(raw, "freelist_count") - schema.pragma(raw, "page_count") // 10
                 if surplus > 0:
                     raw.execute(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})").fetchall()
+                    schema.pragma(raw, "wal_checkpoint(PASSIVE)")  # only this makes the file shorter
 
-    def check(self) -> bool:
-        """Return whether somebody else has committed since this was last asked, or the database has changed places."""
+    def check(self) -> tuple[bool, bool]:
+        """Say whether somebody else has committed since this was last asked, or the database has changed places.
+
+        The second answer is whether the first one counts all that has been written to the log file: what has not
+        reached the disk yet is there already, but is not committed.
+        """
         if self._place.identity() != self._identity:
             with self.lock:
                 self._reconnect()
-            return True
+            return True, True
         try:
             self._check_log()
-            return self._is_new_version()
+            is_certain = self.lock.is_free()
+            return self._is_new_version(), is_certain
         except (sqlite3.Error, DamagedError) as error:
             if not is_damage(error):
                 raise
             with self.lock:
                 self._begin_anew(error)
-            return True
+            return True, True
 
     def _check_log(self) -> None:
         """Raise if the log file, which SQLite has open and others will look for, was removed underneath."""

@@ -19,6 +19,8 @@ MOST_REMEMBERED: Final = 10_000
 _MOST: Final = (1 << 63) - (1 << 31)
 """No sequence gets as high by counting, nor by beginning anew in this millennium."""
 
+_ENDS: Final = "SELECT (SELECT min(sequence) FROM journal), (SELECT max(sequence) FROM journal)"
+
 
 def carry_out(raw: sqlite3.Connection, notices: Sequence[Notice]) -> list[int]:
     """Delete what the notices select, end the leases they touch, enter them; return their sequences."""
@@ -91,8 +93,8 @@ def bounds(raw: sqlite3.Connection) -> tuple[int, int]:
     """Return the last sequence that is forgotten, and the last there is."""
     found = raw.execute("SELECT seq FROM sqlite_sequence WHERE name = 'journal'").fetchone()
     last = 0 if found is None else found[0]
-    first = raw.execute("SELECT min(sequence) FROM journal").fetchone()[0]
-    if type(last) is not int or last >= _MOST or (first is not None and first > last):
+    first, highest = raw.execute(_ENDS).fetchone()
+    if type(last) is not int or last >= _MOST or highest not in {None, last}:
         raise DamagedError("the journal does not know how long it is")
     return (last if first is None else first - 1), last
 
@@ -100,7 +102,10 @@ def bounds(raw: sqlite3.Connection) -> tuple[int, int]:
 def begins_at(raw: sqlite3.Connection) -> int:
     """Return the number that this journal began at: 0, unless the database took the place of another."""
     found = raw.execute("SELECT value FROM meta WHERE name = 'begin'").fetchone()
-    return 0 if found is None else int(found[0])
+    begin = 0 if found is None else found[0]
+    if type(begin) is not int:
+        raise DamagedError("the journal does not know where it begins")
+    return begin
 
 
 def begin_at(raw: sqlite3.Connection, number: int) -> None:

@@ -160,6 +160,13 @@ class PlaceLock:
         finally:
             self.waiting = False
 
+    def is_free(self) -> bool:
+        """Return whether nobody holds it at this moment; whoever did has committed by then, or never will."""
+        if not self._take():
+            return False
+        self.__exit__()
+        return True
+
     def __exit__(self, *_: object) -> None:
         if self._descriptor is not None and sys.platform != "win32":
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)

@@ -4,7 +4,8 @@ Each commit writes to the log file, so its status, looked at by the loop every 2
 new; only then SQLite itself is asked, in the thread that writes. Its `data_version` counts the commits of others.
 
 A status is no proof while the clock of the file system may not have ticked since: a commit behind the look could have
-left the same one. So it is believed only if it was some time old when it was looked at.
+left the same one. So it is believed only if it was some time old when it was looked at. And it shows what is written,
+not what is committed, which comes when the disk has it: so it is asked again as long as anybody holds the lock.
 """
 
 import asyncio
@@ -79,9 +80,11 @@ class Poll:
     def _ask(self, database: Database) -> None:
         """In the thread."""
         try:
-            is_new = database.check()
+            is_new, is_certain = database.check()
         except Exception:  # noqa: BLE001 - who needs the database will be told; here it is asked again
-            is_new, self._seen = False, None
+            is_new = is_certain = False
+        if not is_certain:
+            self._seen = None
         self._post(self._answer, is_new)
 
     def _answer(self, is_new: bool) -> None:  # noqa: FBT001 - called by the loop

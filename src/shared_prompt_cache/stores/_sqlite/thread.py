@@ -40,7 +40,10 @@ class ObedientConnection(aiosqlite.Connection):
         self._thread = Thread(target=_serve, args=(self._tx,), name=f"shared-prompt-cache {name}", daemon=True)
 
     async def open(self) -> None:
-        """Start the thread and connect in it."""
+        """Start the thread and connect in it.
+
+        Cancelled meanwhile, the thread has connected or will: `stop` has it closed, since it comes behind.
+        """
         _running[self._thread] = weakref.ref(self)
         try:
             self._thread.start()
@@ -49,12 +52,7 @@ class ObedientConnection(aiosqlite.Connection):
             raise
         connected = asyncio.get_running_loop().create_future()
         self._tx.put_nowait((connected, self._connect_here))
-        try:
-            await connected
-        except BaseException:
-            # Cancelled or failed: the thread has connected or will, and closes what it has before it ends.
-            self.stop()
-            raise
+        await connected
 
     def _connect_here(self) -> None:
         self._connection = self._connector()
