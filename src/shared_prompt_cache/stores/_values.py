@@ -147,7 +147,7 @@ class _Writer:
         if str in kinds and all(map(str.isascii, members)):
             self.spend(sum(map(len, members)))
             return True
-        return kinds <= _CONSTANT or (int in kinds and _LEAST <= min(members) and max(members) <= _GREATEST)
+        return kinds <= _CONSTANT or (int in kinds and min(members) >= _LEAST and max(members) <= _GREATEST)
 
 
 def _str(writer: _Writer, value: str) -> Any:
