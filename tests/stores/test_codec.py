@@ -24,7 +24,8 @@ PROMPT = "".join(f"- memory {number}: prefer {number * 7919 % 1000} over {number
 RANDOM = random.Random(7).randbytes(200_000)
 
 
-@settings(max_examples=size(100, 5_000), deadline=None)
+@pytest.mark.timeout(900)
+@settings(max_examples=size(100, 2_000), deadline=None)
 @given(values | st.text() | st.binary())
 def test_what_is_encoded_comes_back_equal_and_of_its_type(value):
     codec, payload, raw_size = encode(value)
@@ -123,6 +124,7 @@ def test_what_is_no_payload_is_unreadable(codec, payload, raw_size):
     assert caught.value.reason
 
 
+@pytest.mark.timeout(900)
 @settings(max_examples=size(300, 20_000), deadline=None)
 @given(st.sampled_from(["str", "bytes", "msgpack", "str+zlib", "msgpack+zlib"]), st.binary(max_size=60))
 def test_any_bytes_are_a_value_or_unreadable(codec, payload):

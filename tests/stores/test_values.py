@@ -36,7 +36,8 @@ from stores._kept import same, values
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-@settings(max_examples=size(150, 20_000), deadline=None)
+@pytest.mark.timeout(900)
+@settings(max_examples=size(150, 5_000), deadline=None)
 @given(values)
 @example([None, True, 1, 1.0, "", b"", bytearray(), [], (), {}, set(), frozenset()])
 @example({1: "int", (1,): "tuple", None: "none", b"1": "bytes", "1": "str", 1.5: "float"})

@@ -5,7 +5,7 @@ A store decides nothing about validity beyond two rules, which each method keeps
 1. An invalidation deletes what it selects, enters the journal and ends the leases it touches, all or nothing.
 2. An entry is put only if no invalidation that came after its stamp selects it.
 
-Bytes go in and come out as they were; who reads them checks them (`_codec.py`), since anybody may have written them.
+Bytes go in and come out as they were; who reads them checks them (`_seal.py`), since anybody may have written them.
 """
 
 from __future__ import annotations

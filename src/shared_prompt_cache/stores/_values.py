@@ -3,8 +3,8 @@
 | type                                         | becomes                                                        |
 |----------------------------------------------|----------------------------------------------------------------|
 | None, bool, float, bytes, int of 64 bits     | itself                                                         |
-| str                                          | itself; as an extension if not ASCII, see below                     |
-| list; dict with keys of text or numbers       | itself, in order                                               |
+| str                                          | itself; as an extension if not ASCII, see below                |
+| list; dict with keys of ASCII or numbers     | itself, in order                                               |
 | longer int, bytearray, UUID, Decimal         | an extension with its bytes or its text                        |
 | tuple, set, frozenset, any other dict        | an extension that holds the members, msgpack again             |
 | date, time, datetime, timedelta, time zones  | an extension that holds the arguments to make it from          |
@@ -57,7 +57,7 @@ def write(value: object, *, name: str = "value") -> bytes:
     """Return `value` as msgpack.
 
     Args:
-        value: The value. Must not change meanwhile, or else one of its states is written.
+        value: The value. If it changes meanwhile, each of its containers is written as it was at one moment.
         name: How messages call it.
 
     Raises:
