@@ -62,6 +62,7 @@ PACKAGES = {
         "Lease",
         "MemoryStore",
         "Notice",
+        "SQLiteStore",
         "Selection",
         "Stamp",
         "Store",

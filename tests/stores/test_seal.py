@@ -124,7 +124,11 @@ def test_damage_of_any_kind_is_unreadable():
 
 
 @pytest.mark.parametrize("field", StoredEntry.__slots__)
-@pytest.mark.parametrize("found", [None, 5, 1.5, "text", b"bytes", "\ud83d", [], memoryview(b"bytes")], ids=repr)
+@pytest.mark.parametrize(
+    "found",
+    [None, 5, 1.5, "text", b"bytes", "\ud83d", [], memoryview(b"bytes")],
+    ids=lambda found: type(found).__name__,
+)
 def test_a_field_of_another_type_is_unreadable(field, found):
     """SQLite keeps a number or a text in a column of bytes, if somebody writes one."""
     entry = packed()
