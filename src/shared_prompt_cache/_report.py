@@ -31,7 +31,7 @@ def stats(cache: SharedPromptCache) -> CacheStats:
         expirations=memory.expirations,
         dropped_values=computations.refused,
         invalidations=dict(cache._invalidations.counts),
-        watcher={} if cache._watch is None else cache._watch.figures,
+        watcher={} if cache._life.watch is None else cache._life.watch.figures,
     )
 
 
@@ -47,7 +47,7 @@ def explain(cache: SharedPromptCache, key: str) -> Explanation:
 def health(cache: SharedPromptCache) -> Health:
     """Return the state of each part, and of the whole."""
     parts = {"memory": PartHealth(status="ok")}
-    if cache._watch is not None:
-        parts |= cache._watch.health()
+    if cache._life.watch is not None:
+        parts |= cache._life.watch.health()
     degraded = any(part.status == "degraded" for part in parts.values())
     return Health(status="degraded" if degraded else "ok", parts=parts, unwatched=cache._proofs.unwatched)

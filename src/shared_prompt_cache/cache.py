@@ -27,14 +27,14 @@ from shared_prompt_cache._core.entry import CachedPrompt
 from shared_prompt_cache._core.filing import Filing
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import SLICE, Memory
-from shared_prompt_cache._core.scopes import ALL, Scopes
+from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.files import Files
 from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, current
-from shared_prompt_cache._flights import outlast
 from shared_prompt_cache._invalidation import Invalidations, note_removal
+from shared_prompt_cache._life import Life
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
 from shared_prompt_cache._options import (
@@ -52,7 +52,7 @@ from shared_prompt_cache._options import (
     check_tags,
 )
 from shared_prompt_cache.clock import Clock, check_clock, seconds
-from shared_prompt_cache.errors import CacheClosedError, ConfigError, WrongLoopError
+from shared_prompt_cache.errors import ConfigError
 from shared_prompt_cache.events import ApiCall, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
@@ -150,13 +150,18 @@ class SharedPromptCache:
         self._invalidations = Invalidations(
             self.name, self._scopes, self._memory, self._computations, self._labelling, self.events, self._clock
         )
-        self._watcher = watcher
-        self._watch: FileWatch | None = None  # made by start()
         self._locks = Locks()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._state: Literal["new", "started", "closed"] = "new"
-        self._starting: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._life = Life(
+            self.name,
+            self._memory,
+            self._computations,
+            self._invalidations,
+            self._proofs,
+            self.events,
+            watching=self._watching(watcher),
+            needs_start="watches files" if self._rules else None,
+        )
+        self._enter = self._life.enter
         # What a hit touches, bound once.
         self._hits = 0
         self._get = self._memory.entries.get
@@ -164,6 +169,27 @@ class SharedPromptCache:
         self._now = self._clock.monotonic
         self.files = Files(self._proofs)
         """What a computation reads through this is recorded as what its value was made from."""
+
+    def _watching(self, watcher: Literal["auto", "watchfiles", "polling"] | Watcher) -> Callable[[], FileWatch]:
+        """Return what makes the watch of the cache; it does not keep the cache alive."""
+        scopes, proofs, rules, invalidations = self._scopes, self._proofs, self._rules, self._invalidations
+        strict, wall = self._strict, self._clock.wall
+
+        def made() -> FileWatch:
+            from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
+
+            return FileWatch(
+                scopes,
+                proofs,
+                rules,
+                watcher=watcher,
+                select=invalidations.select_target,
+                raised=invalidations.raise_targets,
+                follow_dependencies=not strict,
+                wall=wall,
+            )
+
+        return made
 
     @classmethod
     def from_config(cls, source: CacheConfig | Mapping[str, Any] | _PathLike) -> Self:
@@ -199,57 +225,12 @@ class SharedPromptCache:
 
     async def start(self) -> None:
         """Begin to watch; needed where there are watch rules. Returns when no change is missed any more. Idempotent."""
-        from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
-
-        if self._closing is not None:
-            await outlast(self._closing)
-        self._enter(starting=True)
-        if self._starting is None:
-            self._state = "started"
-            self._watch = FileWatch(
-                self._scopes,
-                self._proofs,
-                self._rules,
-                watcher=self._watcher,
-                select=self._invalidations.select_target,
-                raised=self._invalidations.raise_targets,
-                follow_dependencies=not self._strict,
-                wall=self._clock.wall,
-            )
-            self._starting = asyncio.ensure_future(self._watch.start())
-        starting = self._starting
-        try:
-            await asyncio.wait((starting,))  # one start, for all who ask for it
-            self._enter()  # it may have been closed meanwhile
-            starting.result()
-        except BaseException:
-            await self.aclose()
-            raise
+        await self._life.start(self.aclose)
 
     async def aclose(self) -> None:
         """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`."""
-        if self._blocking is not None and await self._blocking.released():
-            return
-        if self._state != "closed":
-            self._enter(starting=True)
-            self._state = "closed"
-            self._closing = asyncio.ensure_future(self._close(asyncio.current_task()))
-        if self._closing is not None:
-            await outlast(self._closing)
-
-    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
-        self._memory.invalidate((ALL,))  # who is woken by the end of a flight finds nothing stale
-        await self._flights.aclose(caller)
-        self._computations.clear_failures()
-        await self._invalidations.drain()
-        watch, starting, self._watch, self._starting = self._watch, self._starting, None, None
-        if watch is not None and starting is not None:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            await watch.aclose()
-        await self._proofs.aclose()
-        await self.events.aclose(caller)
-        self._loop = self._closing = None
+        if self._blocking is None or not await self._blocking.released():
+            await self._life.aclose()
 
     _blocking: BlockingCache | None = None  # made when it is first asked for
 
@@ -268,22 +249,6 @@ class SharedPromptCache:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    def _enter(self, *, starting: bool = False) -> asyncio.AbstractEventLoop:
-        """Check that the cache may be used here and now; the first call binds it to its loop."""
-        loop = asyncio.get_running_loop()
-        if self._state == "closed" and not starting:
-            raise CacheClosedError(f"the cache {self.name!r} is closed; use it in `async with cache:`, or start() it")
-        if self._state == "new" and self._rules and not starting:
-            raise CacheClosedError(f"the cache {self.name!r} watches files and is not started; use `async with cache:`")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongLoopError(
-                f"the cache {self.name!r} belongs to another event loop; "
-                "use one cache for each loop, or cache.blocking from other threads"
-            )
-        return loop
 
     async def get_prompt(self, key: str, *, freshness: Freshness | None = None) -> CachedPrompt | None:
         """Return the entry of `key`, or None; never waits for a computation.
@@ -568,8 +533,8 @@ class SharedPromptCache:
         """
         self._enter()
         async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
-            if self._watch is not None:
-                await self._watch.sync()
+            if self._life.watch is not None:
+                await self._life.watch.sync()
         self._enter()  # it may have been closed before all of them were applied
 
     async def evict_oldest(self, count: int = 1) -> int:
