@@ -223,6 +223,10 @@ class BlockingCache:
         """Remove all entries; return how many were dropped here."""
         return self.run(partial(self._cache.clear, soft=soft))
 
+    def flush(self) -> None:
+        """Return when what was kept and invalidated before the call is in the store, as far as that is in use."""
+        self.run(self._cache.flush)
+
     def evict_oldest(self, count: int = 1) -> int:
         """Evict up to `count` entries, the least recently used first; return how many went."""
         return self.run(partial(self._cache.evict_oldest, count))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shared_prompt_cache._core.conditions import Condition
 from shared_prompt_cache._core.entry import Entry, Labels, freeze
@@ -30,6 +30,9 @@ from shared_prompt_cache._options import Computed, Making, sync_compute
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import ComputeCancelled, ComputeTimeout, ConfigTypeError
 from shared_prompt_cache.events import Invalidation
+
+if TYPE_CHECKING:
+    from shared_prompt_cache._tier.tier import Found, Tier
 
 _MOST_FAILURES: Final = 1024
 
@@ -55,6 +58,7 @@ class Computations:
         labelling: Labelling,
         history: History,
         clock: Clock,
+        tier: Tier | None = None,
     ) -> None:
         self.flights = Flights(scopes.end)
         self.failures: OrderedDict[str, Entry] = OrderedDict()
@@ -67,11 +71,28 @@ class Computations:
         self._labelling = labelling
         self._history = history
         self._clock = clock
+        self._tier = tier
 
     def launch(
-        self, loop: asyncio.AbstractEventLoop, key: str, compute: Callable[[], Any], labels: Labels, making: Making
+        self,
+        loop: asyncio.AbstractEventLoop,
+        key: str,
+        compute: Callable[[], Any],
+        labels: Labels,
+        making: Making,
+        *,
+        anew: bool = False,
     ) -> Flight:
-        """Start the computation of `key`, whose place must be free."""
+        """Start the computation of `key`, whose place must be free.
+
+        Args:
+            loop: The loop.
+            key: The key.
+            compute: Computes it.
+            labels: What the value will be filed under.
+            making: How it is to be kept.
+            anew: Whether to compute although the store may have it.
+        """
         scopes = self._scopes
         recorder = Recorder(scopes)
         # Numbers before compute: a later invalidation wins.
@@ -79,11 +100,12 @@ class Computations:
         recorder.owner = flight
         scopes.begin(flight)
         self.flights.start(flight)
-        self.begun += 1
-        flight.task = loop.create_task(self._fly(flight, compute, making), name=key)
+        looks = self._tier is not None and self.enabled and not anew
+        self.begun += not looks
+        flight.task = loop.create_task(self._fly(flight, compute, making, looks=looks), name=key)
         return flight
 
-    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making) -> None:
+    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making, *, looks: bool) -> None:
         recorder: Recorder = flight.recorder
         CURRENT.set(recorder)  # in the context of this task, a copy of the starter's
         ACTIVE.add(recorder)
@@ -91,6 +113,9 @@ class Computations:
         value: Any = None
         error: BaseException | None = None
         try:
+            if looks and (found := await self._find(flight)) is not None:
+                value = found.value
+                return
             if making.hard_timeout is not None:
                 loop = asyncio.get_running_loop()
                 timer = loop.call_later(making.hard_timeout, self._time_out, flight, making.hard_timeout)
@@ -120,7 +145,9 @@ class Computations:
     def _end(self, flight: Flight, value: Any, error: BaseException | None, making: Making) -> None:
         """Publish what a computation came to, and wake those who wait for it."""
         try:
-            if error is None:
+            if flight.found:
+                pass  # it was kept when it was promoted
+            elif error is None:
                 value = self._land(flight, value, making)
             else:
                 self._crash(flight, error, making)
@@ -192,6 +219,76 @@ class Computations:
             return "it was invalidated while it was computed"
         return None
 
+    async def promote(self, key: str, into: Flight | None = None) -> tuple[Flight, Entry] | None:
+        """Return what the store has of `key`, with the computation that it stands for; None if it has nothing.
+
+        It is kept, unless something else came into its place meanwhile.
+
+        Args:
+            key: The key.
+            into: The flight of the key; None: nobody computes it.
+        """
+        return (await self.promote_many((key,), into))[0]
+
+    async def promote_many(self, keys: Sequence[str], into: Flight | None = None) -> list[tuple[Flight, Entry] | None]:
+        """Do as `promote` does with several keys at once."""
+        assert self._tier is not None  # noqa: S101 - who calls has looked
+        around, scopes = current(), self._scopes
+        while True:
+            # Numbers before the look-up: a later invalidation wins.
+            blocks = [Flight(key, None, (), scopes.revision, Recorder(scopes, around)) for key in keys]
+            for block in blocks:
+                scopes.begin(block)
+            try:
+                found = await self._tier.find(blocks)
+                doubt = next(
+                    (
+                        doubt
+                        for block, one in zip(blocks, found, strict=True)
+                        if one is not None and (doubt := scopes.doubts_about(block)) is not None
+                    ),
+                    None,
+                )
+                if doubt is None:
+                    # No await from the judgements of `find` to these.
+                    return [
+                        None if one is None else self._promoted(block, one, into)
+                        for block, one in zip(blocks, found, strict=True)
+                    ]
+            finally:
+                for block in blocks:
+                    scopes.end(block)
+            # A file of it is being compared; what that raises is in force when it is settled.
+            await doubt.settled.wait()
+
+    def _promoted(self, block: Flight, found: Found, into: Flight | None) -> tuple[Flight, Entry] | None:
+        """Keep what was found, judged as any computation is."""
+        if self.refusal(block) is not None or block.expired_at is not None:
+            return None
+        entry = self._entry(block, found.value, found.metadata, found.ttl)
+        entry.promoted(found.created_at, found.expires)
+        vacant = self._memory.entries.get(block.key) is None
+        if (vacant if into is None else into.detached is None) and not self._shelve(entry):
+            entry.deadline = entry.expires  # it is too large for the memory, and is handed out all the same
+        return block, entry
+
+    async def _find(self, flight: Flight) -> Entry | None:
+        """Return the entry that the store has for a flight, which then stands for the computation of that."""
+        promoted = await self.promote(flight.key, flight)
+        # No await from here on.
+        if promoted is None:
+            self.begun += 1
+            if flight.detached is None and flight.labels is not None:
+                # The computation begins only now, so what came meanwhile does not concern it.
+                flight.revision = self._scopes.revision
+                flight.noted = flight.labels.note(flight.revision)
+            return None
+        block, entry = promoted
+        flight.found = True
+        flight.labels, flight.noted, flight.revision = block.labels, block.noted, block.revision
+        flight.recorder.take(block.recorder)
+        return entry
+
     async def put(self, key: str, value: Any, labels: Labels, making: Making) -> None:
         """Put in a value that the caller has made, in the computation that the call is part of, or now."""
         around = current()
@@ -255,6 +352,18 @@ class Computations:
             return False
         entry = self._entry(computation, value, metadata, ttl)
         self.sets += 1
+        kept = self._shelve(entry)
+        if not kept:
+            self._refuse(entry.key, "it is larger than max_memory_mb")
+        if self._tier is not None:
+            if kept and computation.expired_at is None:
+                self._tier.write(entry)
+            else:
+                self._tier.outdate(entry.key)  # what the store has is older
+        return kept
+
+    def _shelve(self, entry: Entry) -> bool:
+        """Put an entry into memory; return whether there is room for it."""
         if self.failures:
             self.forget_failure(entry.key)
         if self._proofs.lease is not None:
@@ -263,7 +372,6 @@ class Computations:
             return True
         if entry.origin is not None:
             self._proofs.release(entry.origin)
-        self._refuse(entry.key, "it is larger than max_memory_mb")
         return False
 
     def _refuse(self, key: str, reason: str, invalidation: Invalidation | None = None) -> None:

@@ -21,6 +21,7 @@ from shared_prompt_cache.errors import CacheClosedError, WrongLoopError
 
 if TYPE_CHECKING:
     from shared_prompt_cache._files.watch import FileWatch
+    from shared_prompt_cache._tier.tier import Tier
 
 
 class Life:
@@ -47,6 +48,7 @@ class Life:
         *,
         watching: Callable[[], FileWatch],
         needs_start: str | None,
+        tier: Tier | None,
     ) -> None:
         self.state: Literal["new", "started", "closed"] = "new"
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -59,6 +61,7 @@ class Life:
         self._proofs = proofs
         self._events = events
         self._watching = watching
+        self._tier = tier
         self._starting: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -99,6 +102,8 @@ class Life:
             raise
 
     async def _start(self, watch: FileWatch) -> None:
+        if self._tier is not None:
+            await self._tier.open()
         await watch.start()
 
     async def aclose(self) -> None:
@@ -120,6 +125,8 @@ class Life:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await watch.aclose()
+        if self._tier is not None:
+            await self._tier.aclose()  # behind all that may still invalidate
         await self._proofs.aclose()
         await self._events.aclose(caller)
         self.loop = self._closing = None

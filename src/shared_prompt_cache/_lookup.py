@@ -103,6 +103,7 @@ class Lookups:
                 if self._flights.may_leave_behind():
                     self._flights.leave_behind(self._launch(call) if flight is None else flight)
                 return self._serve_stale(stale)
+            began = flight is None
             if flight is None:
                 self.misses += 1
                 flight = self._launch(call)
@@ -114,6 +115,9 @@ class Lookups:
                 timeout=None if stale is None else call.soft_timeout,
                 background=True,
             )
+            if began and flight.found:
+                self.misses -= 1
+                self.hits += 1
             failed = not in_time or is_failure(flight.error)
             if call.stale_for and failed and (stale := await self._find_stale(call)) is not None:
                 return self._serve_stale(stale)
@@ -174,6 +178,11 @@ class Lookups:
                     entry.deadline = min(entry.expires, self._now() + self._proofs.lease)
                 return entry
         return None
+
+    async def promote(self, key: str, strict: bool) -> Entry | None:  # noqa: FBT001
+        """Return what the store has of `key`, valid when this returns; put it into memory."""
+        promoted = await self._computations.promote(key)
+        return await self.find(key, strict) if promoted is None else promoted[1]
 
     async def _find_in(self, table: MutableMapping[str, Entry], key: str, strict: bool) -> Entry | None:  # noqa: FBT001
         """Return what lies under `key` in the shelf or among the failures, if it stands and is proved."""
@@ -297,10 +306,11 @@ class Lookups:
             and call.key not in self._flights.table
             and self._flights.may_leave_behind()
         ):
-            self._flights.leave_behind(self._launch(call))
+            self._flights.leave_behind(self._launch(call, anew=True))  # the store has no other than that entry
 
-    def _launch(self, call: Call) -> Flight:
-        return self._computations.launch(asyncio.get_running_loop(), call.key, call.compute, call.labels, call.making)
+    def _launch(self, call: Call, *, anew: bool = False) -> Flight:
+        loop = asyncio.get_running_loop()
+        return self._computations.launch(loop, call.key, call.compute, call.labels, call.making, anew=anew)
 
     def compare_labels(
         self, entry: Entry, agent: str | None, project: str | PathLike[str] | None, tags: Iterable[str]

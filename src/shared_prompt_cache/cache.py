@@ -33,7 +33,7 @@ from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, current
-from shared_prompt_cache._invalidation import Invalidations, note_removal
+from shared_prompt_cache._invalidation import Invalidations, note_corrupt, note_removal
 from shared_prompt_cache._life import Life
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
@@ -62,9 +62,11 @@ if TYPE_CHECKING:
     from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
     from shared_prompt_cache._files.watch import FileWatch
     from shared_prompt_cache._files.watchers import Watcher
+    from shared_prompt_cache._tier.tier import Tier
     from shared_prompt_cache._warm import Progress, WarmReport
     from shared_prompt_cache.config import CacheConfig
     from shared_prompt_cache.rules import WatchRule
+    from shared_prompt_cache.stores import Store
 
 T = TypeVar("T")
 Compute = Callable[[], Awaitable[T | Computed[T]]]
@@ -80,6 +82,7 @@ class SharedPromptCache:
         ttl_seconds: The default time to live, in seconds or as a timedelta; `math.inf` for never.
         max_memory_mb: The most memory that entries may take, in MiB, with keys, metadata and bookkeeping.
         eviction_policy: Which entry goes when there is no room: `"lru"`, the least recently used.
+        store: A second tier that keeps entries beyond the life of the process, such as `stores.SQLiteStore`.
         watch: Rules that turn changes of files into invalidations, usually from `presets`.
         freshness: `"strict"`: a value made from files is proved by them at each read. `"events"`: it is trusted until
             the watcher reports a change.
@@ -90,7 +93,7 @@ class SharedPromptCache:
     Raises:
         ConfigError: If an argument cannot be used; it names the argument.
 
-    A cache belongs to the event loop of its first await. Without `watch` it needs no start; with it, use
+    A cache belongs to the event loop of its first await. Without `store` and `watch` it needs no start; with one, use
     `async with cache:` or `await cache.start()` and `await cache.aclose()`.
     """
 
@@ -101,6 +104,7 @@ class SharedPromptCache:
         *,
         max_memory_mb: float = 100,
         eviction_policy: Literal["lru"] = "lru",
+        store: Store | None = None,
         watch: Iterable[WatchRule] = (),
         freshness: Freshness = "strict",
         watcher: Literal["auto", "watchfiles", "polling"] | Watcher = "auto",
@@ -140,15 +144,28 @@ class SharedPromptCache:
             removed=partial(note_removal, self._history, self.events),  # not the cache: it may be forgotten unclosed
             released=self._proofs.release,
         )
+        self._tier: Tier | None = None
+        if store is not None:
+            from shared_prompt_cache._tier.tier import Tier  # noqa: PLC0415 - loaded when used
+
+            self._tier = Tier(store, self.name, self._scopes, self._labelling, self._proofs, self._clock)
+            self._tier.corrupt = partial(note_corrupt, self.events)
         self._computations = Computations(
-            self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock
+            self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock, self._tier
         )
         self._flights = self._computations.flights
         self._lookups = Lookups(
             self.name, self._scopes, self._memory, self._computations, self._proofs, self._labelling, self._clock
         )
         self._invalidations = Invalidations(
-            self.name, self._scopes, self._memory, self._computations, self._labelling, self.events, self._clock
+            self.name,
+            self._scopes,
+            self._memory,
+            self._computations,
+            self._labelling,
+            self.events,
+            self._clock,
+            self._tier,
         )
         self._locks = Locks()
         self._life = Life(
@@ -159,7 +176,8 @@ class SharedPromptCache:
             self._proofs,
             self.events,
             watching=self._watching(watcher),
-            needs_start="watches files" if self._rules else None,
+            needs_start="watches files" if self._rules else None if store is None else "has a store",
+            tier=self._tier,
         )
         self._enter = self._life.enter
         # What a hit touches, bound once.
@@ -224,11 +242,21 @@ class SharedPromptCache:
         return cache
 
     async def start(self) -> None:
-        """Begin to watch; needed where there are watch rules. Returns when no change is missed any more. Idempotent."""
+        """Open the store and begin to watch; needed where there is a store, or watch rules. Idempotent.
+
+        Returns when no change is missed any more. A store that fails does not: `health()` says so, and it is tried
+        again.
+
+        Raises:
+            ConfigError: If the store cannot be used as it is set up.
+        """
         await self._life.start(self.aclose)
 
     async def aclose(self) -> None:
-        """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`."""
+        """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`.
+
+        What is to be written to the store is written first, for 5 seconds at the most.
+        """
         if self._blocking is None or not await self._blocking.released():
             await self._life.aclose()
 
@@ -274,6 +302,8 @@ class SharedPromptCache:
         entry = await self._lookups.find(
             check_key(key), self._strict if freshness is None else check_freshness(freshness)
         )
+        if entry is None and self._tier is not None and self._computations.enabled:
+            entry = await self._lookups.promote(key, self._strict if freshness is None else freshness == "strict")
         if entry is None:
             self._lookups.misses += 1
             return None
@@ -486,6 +516,7 @@ class SharedPromptCache:
         self._enter()
         told = self._invalidations.apply("key", check_key(key), cause=ApiCall(verb="invalidate"), soft=soft)
         await self._invalidations.counted(told)
+        await self._invalidations.durable()
         return told.found
 
     async def invalidate_pattern(self, pattern: str, *, soft: bool = False) -> int:
@@ -521,7 +552,15 @@ class SharedPromptCache:
     ) -> int:
         self._enter()
         told = self._invalidations.apply(scope, name, project=project, cause=ApiCall(verb=verb), soft=soft)
-        return await self._invalidations.counted(told)
+        dropped = await self._invalidations.counted(told)
+        await self._invalidations.durable()
+        return dropped
+
+    async def flush(self) -> None:
+        """Return when what was kept and invalidated before the call is in the store, as far as the store is in use."""
+        self._enter()
+        if self._tier is not None:
+            await self._tier.flush()
 
     async def sync(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the public interface
         """Return when every change of a file made before the call has been applied.
