@@ -1,13 +1,14 @@
 """What a store keeps is there after a restart, unless what it was made from has changed.
 
 Seen to fail on planted bugs: files of a row that are not proved; a row that is promoted with a new time to live; a
-refresh that finds in the store the very entry that it is to replace; scopes of consumed values that are not taken over.
+refresh that finds in the store the very entry that it is to replace; scopes of consumed values that are not taken over; a row that is read while a newer one waits.
 """
 
 import asyncio
 
 import pytest
 
+from _gated import GatedStore
 from _support import Counted, replace
 from shared_prompt_cache import CacheClosedError, Computed, SharedPromptCache
 from shared_prompt_cache.stores import MemoryStore
@@ -202,6 +203,27 @@ async def test_an_older_row_is_never_served_in_place_of_a_value_that_could_not_b
         await cache.set_prompt("a", newer)
     async with anew(store) as cache:
         assert await cache.get_prompt("a") is None
+
+
+async def test_an_older_row_is_not_served_while_the_newer_one_is_written():
+    store = GatedStore()
+    async with anew(store) as cache:
+        await cache.set_prompt("a", "old")
+        await cache.flush()
+        async with store.gate("put_many") as gate:
+            await cache.set_prompt("a", "new")
+            await gate.reached.wait()
+            await cache.evict_oldest()
+            assert await cache.get_prompt("a") is None
+        await cache.flush()
+        assert (await cache.get_prompt("a")).prompt == "new"
+        await cache.evict_oldest()
+        async with store.gate("get", after=True) as gate:
+            reading = asyncio.create_task(cache.get_prompt("a"))
+            await gate.reached.wait()
+            await cache.set_prompt("a", "newer")
+            await cache.evict_oldest()
+        assert await reading is None
 
 
 async def test_what_is_not_to_be_kept_is_not_stored(store):
