@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from shared_prompt_cache._computation import Computations, is_failure
 from shared_prompt_cache._core.conditions import Subject
-from shared_prompt_cache._core.entry import Entry
-from shared_prompt_cache._core.memory import Memory
+from shared_prompt_cache._core.entry import CachedPrompt, Entry
+from shared_prompt_cache._core.memory import SLICE, Memory
 from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._files.fingerprint import unchanged
 from shared_prompt_cache._files.projects import Labelling
@@ -27,6 +27,7 @@ from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._options import Call
 from shared_prompt_cache.clock import Clock
+from shared_prompt_cache.keys import check_key
 
 _MOST_WARNED: Final = 1000
 
@@ -183,6 +184,26 @@ class Lookups:
         """Return what the store has of `key`, valid when this returns; put it into memory."""
         promoted = await self._computations.promote(key)
         return await self.find(key, strict) if promoted is None else promoted[1]
+
+    async def find_many(self, keys: Iterable[str], strict: bool) -> dict[str, CachedPrompt]:  # noqa: FBT001
+        """Return the entries of those of `keys` that are in memory or in the store."""
+        found: dict[str, CachedPrompt | None] = {}
+        for count, key in enumerate(keys, 1):
+            found[check_key(key)] = entry = await self.find(key, strict)
+            if entry is not None:
+                self.hit(entry)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        missing = [key for key, entry in found.items() if entry is None]
+        for start in range(0, len(missing), SLICE):
+            keys = missing[start : start + SLICE]
+            for key, promoted in zip(keys, await self._computations.promote_many(keys), strict=True):
+                if promoted is None:
+                    self.misses += 1
+                else:
+                    found[key] = promoted[1]
+                    self.hit(promoted[1])
+        return {key: entry for key, entry in found.items() if entry is not None}
 
     async def _find_in(self, table: MutableMapping[str, Entry], key: str, strict: bool) -> Entry | None:  # noqa: FBT001
         """Return what lies under `key` in the shelf or among the failures, if it stands and is proved."""

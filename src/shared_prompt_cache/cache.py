@@ -408,7 +408,10 @@ class SharedPromptCache:
         return await self._lookups.serve(call)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:
-        """Return the entries of those of `keys` that are there."""
+        """Return the entries of those of `keys` that are there; the store is asked for 128 at once."""
+        if self._tier is not None and self._computations.enabled:
+            self._enter()
+            return await self._lookups.find_many(check_keys(keys), self._strict)
         found = {}
         for count, key in enumerate(check_keys(keys), 1):
             entry = await self.get_prompt(key)

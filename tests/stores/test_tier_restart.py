@@ -1,7 +1,8 @@
 """What a store keeps is there after a restart, unless what it was made from has changed.
 
 Seen to fail on planted bugs: files of a row that are not proved; a row that is promoted with a new time to live; a
-refresh that finds in the store the very entry that it is to replace; scopes of consumed values that are not taken over; a row that is read while a newer one waits.
+refresh that finds in the store the very entry that it is to replace; scopes of consumed values that are not taken
+over; a row that is read while a newer one waits, or that was read before that came.
 """
 
 import asyncio

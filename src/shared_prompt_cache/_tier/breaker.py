@@ -11,10 +11,8 @@ from shared_prompt_cache._logging import log
 from shared_prompt_cache.errors import ConfigError
 
 T = TypeVar("T")
-READING: Final = 1.0
-"""For how many seconds a read is waited for: behind that it is better to compute."""
+READING: Final = 1.0  # behind that it is better to compute
 WRITING: Final = 5.0
-"""The same of everything that no caller waits for."""
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 30.0
 
@@ -30,6 +28,8 @@ class Breaker:
         reason: Why the store is out of use, None while it is in use.
         since: Since when, by the wall clock.
         delay: After how many seconds it is tried again.
+        reading: For how many seconds a read is waited for.
+        writing: The same of all else.
 
     Args:
         name: The cache, for the log.
@@ -41,6 +41,7 @@ class Breaker:
         self.reason: str | None = "it is not open"
         self.since: float | None = None
         self.delay = _FIRST_DELAY
+        self.reading, self.writing = READING, WRITING
         self._name = name
         self._wall = wall
         self._broken = broken

@@ -32,7 +32,7 @@ from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import Recorder
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
-from shared_prompt_cache._tier.breaker import READING, WRITING, Away, Breaker
+from shared_prompt_cache._tier.breaker import Away, Breaker
 from shared_prompt_cache._tier.journal import EVERYTHING, Remembered, read, written
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.rows import Examined, examine, pack_all
@@ -116,6 +116,7 @@ class Tier:
         self._breaker = Breaker(name, clock.wall, self._broken)
         self._sealer: Sealer | None = None  # there is one once the store has been open
         self._opened = False
+        self._following = False  # whether the journal has been read, so that what others add is known
         self._origin = ""
         self._applied = 0  # all of the journal up to this sequence is in force here
         self._number = 0  # the last invalidation that began here
@@ -138,7 +139,7 @@ class Tier:
         self._remembered.clear()
         self._reasons.clear()
         self._applied = self._number = 0
-        self._missed = False
+        self._missed = self._following = False
         self._origin = f"{self._name}:{secrets.token_hex(8)}"  # what an earlier life wrote is that of another cache
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
@@ -164,14 +165,15 @@ class Tier:
         if self._opened:
             self._opened = False
             with suppress(Away):
-                await self._breaker.run("aclose", self._store.aclose, WRITING)
+                await self._ask("aclose", self._store.aclose)
         self._breaker.reason, self._breaker.since = "it is not open", None
 
     @property
     def _ready(self) -> bool:
         return self._breaker.reason is None
 
-    async def _ask(self, operation: str, call: Callable[[], Awaitable[T]], patience: float = WRITING) -> T:
+    async def _ask(self, operation: str, call: Callable[[], Awaitable[T]], *, reading: bool = False) -> T:
+        patience = self._breaker.reading if reading else self._breaker.writing
         return await self._breaker.run(operation, call, patience)
 
     # Reading.
@@ -204,9 +206,9 @@ class Tier:
     async def _rows(self, keys: list[str]) -> list[StoredEntry]:
         try:
             if len(keys) == 1:
-                row = await self._ask("get", lambda: self._store.get(keys[0]), READING)
+                row = await self._ask("get", lambda: self._store.get(keys[0]), reading=True)
                 return [] if row is None else [row]
-            rows = await self._ask("get_many", lambda: self._store.get_many(keys), READING)
+            rows = await self._ask("get_many", lambda: self._store.get_many(keys), reading=True)
         except Away:
             return []
         return [row for row in rows.values() if row.key in keys]
@@ -265,7 +267,7 @@ class Tier:
         if self._ready:
             self._outbox.put(entry, Stamp(self._applied, self._origin, self._number))
         else:
-            self._missed = self._missed or self._sealer is None
+            self._missed = self._missed or not self._following
             self._outbox.dropped += 1
             self._outdate(entry.key)
         self._wake.set()
@@ -422,7 +424,7 @@ class Tier:
         while True:
             await self._news.wait()
             self._news.clear()
-            if self._ready:
+            if self._ready and self._following:
                 with suppress(Away):  # recovery reads the journal anyway
                     await self._catch_up()
 
@@ -476,18 +478,17 @@ class Tier:
 
     async def _recover(self) -> None:
         """Open the store if it is not, and bring both sides up to date; reads come last."""
-        first = not self._opened
-        if first:
+        if not self._opened:
             await self._ask("open", self._open)
         if self._outbox.notices:
             await self._journal_notices()
         while self._outbox.outdated:
             await self._delete_outdated()
-        if first:
+        if not self._following:
             journal = await self._ask("journal", lambda: self._store.journal(0))
             late = "the store was not open before, and other caches may have invalidated meanwhile"
             self._start_over(journal, late if self._missed else None)
-            self._missed = False
+            self._missed, self._following = False, True
         else:
             await self._catch_up()
         self._breaker.restore()
