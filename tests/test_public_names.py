@@ -61,6 +61,7 @@ PACKAGES = {
         "Lease",
         "MemoryStore",
         "Notice",
+        "SQLiteStore",
         "Selection",
         "Stamp",
         "Store",

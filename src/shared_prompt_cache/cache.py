@@ -52,7 +52,6 @@ from shared_prompt_cache._options import (
     check_tags,
 )
 from shared_prompt_cache.clock import Clock, check_clock, seconds
-from shared_prompt_cache.errors import ConfigError
 from shared_prompt_cache.events import ApiCall, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
@@ -223,16 +222,18 @@ class SharedPromptCache:
         from shared_prompt_cache.presets import rules_of  # noqa: PLC0415 - loaded when used
 
         config = load(source)
+        store = None
         if config.persistence.enabled:
-            raise ConfigError(
-                "persistence is enabled, and this version keeps entries in memory alone; set enabled: false",
-                field="persistence.enabled",
-            )
+            from shared_prompt_cache._files.mounts import is_remote  # noqa: PLC0415 - loaded when used
+            from shared_prompt_cache.stores import SQLiteStore  # noqa: PLC0415 - the same
+
+            store = SQLiteStore(config.persistence.path, is_remote=is_remote)
         cache = cls(
             config.max_size,
             config.default_ttl,
             max_memory_mb=config.max_memory_mb,
             eviction_policy=config.eviction_policy,  # type: ignore[arg-type] # checked by the configuration
+            store=store,
             watch=rules_of(config.watch),
             freshness=config.freshness,
             watcher=config.watcher,
@@ -249,6 +250,7 @@ class SharedPromptCache:
 
         Raises:
             ConfigError: If the store cannot be used as it is set up.
+            StoreError: If its folder, or the key file, is not to be trusted, say because others may write to it.
         """
         await self._life.start(self.aclose)
 

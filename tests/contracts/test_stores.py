@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared_prompt_cache.stores import MemoryStore
+from shared_prompt_cache.stores import MemoryStore, SQLiteStore
 from shared_prompt_cache.testing import ChaosStore, StoreContract
 
 
@@ -10,6 +10,12 @@ class TestMemoryStore(StoreContract):
     @pytest.fixture
     def make_store(self):
         return MemoryStore(max_size_mb=self.max_size_mb).connect
+
+
+class TestSQLiteStore(StoreContract):
+    @pytest.fixture
+    def make_store(self, tmp_path):
+        return lambda: SQLiteStore(tmp_path / "prompts", max_size_mb=self.max_size_mb)
 
 
 class TestChaosStore(StoreContract):

@@ -12,13 +12,13 @@ import pytest
 from _gated import GatedStore
 from _support import Counted, replace
 from shared_prompt_cache import CacheClosedError, Computed, SharedPromptCache
-from shared_prompt_cache.stores import MemoryStore
+from shared_prompt_cache.stores import MemoryStore, SQLiteStore
 from shared_prompt_cache.testing import ManualClock, wait_until
 
 
-@pytest.fixture
-def store():
-    return MemoryStore()
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path):
+    return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / ".cache" / "prompts")
 
 
 def anew(store, **options):
@@ -247,3 +247,12 @@ async def test_fifty_callers_of_a_stored_key_compute_nothing(store):
         never = Counted(AssertionError())
         found = await asyncio.gather(*[cache.get_or_compute("a", never) for _ in range(50)])
         assert (set(found), never.began, cache.get_stats().store["hits"]) == ({"value"}, 0, 1)
+
+
+def test_a_configuration_with_persistence_makes_a_store(tmp_path):
+    section = {"persistence": {"enabled": True, "path": str(tmp_path / "prompts")}}
+    for value in ("computed", "never"):
+        with SharedPromptCache.from_config({"cache": {"shared_prompt": section}}).blocking as cache:
+            assert cache.get_or_compute("a", lambda value=value: value) == "computed"
+            cache.flush()
+    assert (tmp_path / "prompts" / "store.db").stat().st_mode & 0o077 == 0

@@ -11,9 +11,9 @@ import pytest
 
 from _gated import GatedStore
 from _support import Counted, size
-from shared_prompt_cache import ConfigError, SharedPromptCache
+from shared_prompt_cache import ConfigError, SharedPromptCache, StoreError
 from shared_prompt_cache._tier import breaker
-from shared_prompt_cache.stores import MemoryStore
+from shared_prompt_cache.stores import MemoryStore, SQLiteStore
 from shared_prompt_cache.testing import ChaosStore, wait_until
 
 
@@ -114,6 +114,15 @@ async def test_what_somebody_has_to_change_is_raised_at_the_start(monkeypatch):
     monkeypatch.setenv("SHARED_PROMPT_CACHE_KEY", "too short")
     cache = SharedPromptCache(store=MemoryStore())
     with pytest.raises(ConfigError, match="SHARED_PROMPT_CACHE_KEY has 9 characters"):
+        await cache.start()
+
+
+async def test_so_is_a_folder_that_is_not_to_be_trusted(tmp_path):
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    folder.chmod(0o777)
+    cache = SharedPromptCache(store=SQLiteStore(folder))
+    with pytest.raises(StoreError, match="may be written by others; chmod go-w it"):
         await cache.start()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from shared_prompt_cache._logging import log
-from shared_prompt_cache.errors import ConfigError
+from shared_prompt_cache.errors import ConfigError, StoreError
 
 T = TypeVar("T")
 READING: Final = 1.0  # behind that it is better to compute
@@ -52,6 +52,7 @@ class Breaker:
         Raises:
             Away: If it failed, or took longer than `patience` seconds; it is out of use then.
             ConfigError: If it cannot be used as it is set up.
+            StoreError: If it was to be opened, and that cannot be done until somebody changes something.
         """
         try:
             async with asyncio.timeout(patience):
@@ -63,6 +64,8 @@ class Breaker:
         except ConfigError:
             raise  # nothing gets better by going on
         except Exception as error:  # StoreError, or the bug of a store: no caller may feel either
+            if operation == "open" and isinstance(error, StoreError) and error.final:
+                raise
             self.trip(str(error) or type(error).__name__, error)
             raise Away from error
 

@@ -37,7 +37,7 @@ from shared_prompt_cache._tier.journal import EVERYTHING, Remembered, read, writ
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.rows import Examined, examine, pack_all
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import ConfigError, SerializationError
+from shared_prompt_cache.errors import ConfigError, SerializationError, StoreError
 from shared_prompt_cache.events import Cause, Invalidation, PeerEvent, Recovery, ScopeKind
 from shared_prompt_cache.stores import Journal, JournalEntry, Notice, Selection, Stamp, Store, StoredEntry, Write
 from shared_prompt_cache.stores._codec import Unreadable
@@ -133,7 +133,8 @@ class Tier:
         """Open the store and begin to follow it; if that cannot be done now it is tried again later.
 
         Raises:
-            ConfigError: If it never can be: somebody has to change something first.
+            ConfigError: If it never can be, as it is set up.
+            StoreError: If somebody has to change something in the place of the store first.
         """
         self._outbox = Outbox()
         self._remembered.clear()
@@ -341,7 +342,7 @@ class Tier:
                 await self._deliver()
             except Away:
                 continue
-            except ConfigError as error:  # it was opened late, so there is nobody else to be told
+            except (ConfigError, StoreError) as error:  # it was opened late, so there is nobody else to be told
                 self._breaker.trip(str(error), error)
                 continue
             await self._wake.wait()

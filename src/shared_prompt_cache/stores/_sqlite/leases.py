@@ -1,0 +1,76 @@
+"""Leases. In a thread, in a transaction.
+
+Times are those of the monotonic clock, which is one for all processes of a host and begins anew when it is booted: an
+end that is further away than the lease was ever long is one from before that.
+"""
+
+import json
+import sqlite3
+from collections.abc import Collection
+from typing import Final
+
+from shared_prompt_cache.stores._protocol import Lease
+from shared_prompt_cache.stores._selection import Selection
+from shared_prompt_cache.stores._sqlite.schema import load_texts, to_bytes
+
+_OF_ANOTHER: Final = (
+    "SELECT 1 FROM leases WHERE key = :key AND holder != :holder AND until > :now AND until - :now <= ttl"
+)
+_HELD: Final = """
+SELECT 1 FROM leases WHERE fence = :fence AND key = :key AND holder = :holder AND until > :now AND until - :now <= ttl
+"""
+
+
+def acquire(
+    raw: sqlite3.Connection, key: str, holder: str, ttl: float, names: Collection[str], now: float
+) -> Lease | None:
+    """Give out the lease of a key, unless another has it; its holder gets a new one."""
+    row = {
+        "key": to_bytes(key),
+        "holder": to_bytes(holder),
+        "now": now,
+        "until": now + ttl,
+        "ttl": ttl,
+        "names": json.dumps(list(names)),
+    }
+    if raw.execute(_OF_ANOTHER, row).fetchone():
+        return None
+    raw.execute("DELETE FROM leases WHERE key = :key", row)
+    cursor = raw.execute(
+        "INSERT INTO leases (key, holder, until, ttl, names) VALUES (:key, :holder, :until, :ttl, :names)", row
+    )
+    return Lease(key, holder, int(cursor.lastrowid or 0))
+
+
+def renew(raw: sqlite3.Connection, lease: Lease, ttl: float, now: float) -> bool:
+    """Hold a lease for longer, if it is held."""
+    if not is_held(raw, lease, now):
+        return False
+    raw.execute("UPDATE leases SET until = ?, ttl = ? WHERE fence = ?", (now + ttl, ttl, lease.fence))
+    return True
+
+
+def is_held(raw: sqlite3.Connection, lease: Lease, now: float) -> bool:
+    """Return whether this very lease stands, and its time is not up."""
+    row = {"fence": lease.fence, "key": to_bytes(lease.key), "holder": to_bytes(lease.holder), "now": now}
+    return raw.execute(_HELD, row).fetchone() is not None
+
+
+def end(raw: sqlite3.Connection, lease: Lease) -> None:
+    """End this very lease."""
+    raw.execute(
+        "DELETE FROM leases WHERE fence = ? AND key = ? AND holder = ?",
+        (lease.fence, to_bytes(lease.key), to_bytes(lease.holder)),
+    )
+
+
+def end_selected(raw: sqlite3.Connection, selection: Selection) -> None:
+    """End those that an invalidation touches."""
+    rows = raw.execute("SELECT fence, names FROM leases").fetchall()
+    ended = [(fence,) for fence, names in rows if selection.selects(load_texts(names))]
+    raw.executemany("DELETE FROM leases WHERE fence = ?", ended)
+
+
+def end_expired(raw: sqlite3.Connection, now: float) -> None:
+    """Forget those whose time is up, which nobody may ever ask for again."""
+    raw.execute("DELETE FROM leases WHERE NOT (until > :now AND until - :now <= ttl)", {"now": now})
