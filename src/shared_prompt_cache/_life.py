@@ -105,6 +105,8 @@ class Life:
         if self._tier is not None:
             await self._tier.open()
         await watch.start()
+        if self._tier is not None:
+            await self._tier.follow(watch)
 
     async def aclose(self) -> None:
         """End everything, and return when it has ended."""

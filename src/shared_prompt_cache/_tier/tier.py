@@ -33,6 +33,7 @@ from shared_prompt_cache._files.recorder import Recorder
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._tier.breaker import Away, Breaker
+from shared_prompt_cache._tier.files import StoredFiles, Watch
 from shared_prompt_cache._tier.journal import EVERYTHING, Remembered, read, written
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.rows import Examined, examine, pack_all
@@ -117,6 +118,8 @@ class Tier:
         self._sealer: Sealer | None = None  # there is one once the store has been open
         self._opened = False
         self._following = False  # whether the journal has been read, so that what others add is known
+        self._files: StoredFiles | None = None
+        self._reads = False  # whether rows may be read: only once the watched files have been compared
         self._origin = ""
         self._applied = 0  # all of the journal up to this sequence is in force here
         self._number = 0  # the last invalidation that began here
@@ -140,7 +143,8 @@ class Tier:
         self._remembered.clear()
         self._reasons.clear()
         self._applied = self._number = 0
-        self._missed = self._following = False
+        self._missed = self._following = self._reads = False
+        self._files = None
         self._origin = f"{self._name}:{secrets.token_hex(8)}"  # what an earlier life wrote is that of another cache
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
@@ -150,6 +154,14 @@ class Tier:
             loop.create_task(work(), name=f"shared-prompt-cache store {name}")
             for name, work in (("writer", self._work), ("follower", self._follow))
         ]
+
+    async def follow(self, watch: Watch) -> None:
+        """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
+        self._files = StoredFiles(watch, self._store, self._ask, self._wake.set)
+        with suppress(Away):
+            if self._ready:  # or it is done when the store recovers
+                await self._files.compare()
+        self._reads = True
 
     async def aclose(self) -> None:
         """Write what waits, as far as the store takes it, and close it; nothing is left."""
@@ -186,7 +198,7 @@ class Tier:
         """
         found: list[Found | None] = [None] * len(blocks)
         by_key = {block.key: number for number, block in enumerate(blocks) if not self._outbox.knows(block.key)}
-        if self._ready and by_key:
+        if self._ready and self._reads and by_key:
             with self._outbox.reading(by_key) as overtaken:
                 rows = await self._rows(list(by_key))
                 if rows and self._sealer is not None:
@@ -351,13 +363,15 @@ class Tier:
     async def _deliver(self) -> None:
         """Hand what waits to the store until nothing does."""
         outbox = self._outbox
-        while outbox:
+        while outbox or (self._files is not None and self._files.unsaved):
             if not self._ready:
                 raise Away  # a read has met trouble
             if outbox.notices:
                 await self._journal_notices()
             elif outbox.outdated:
                 await self._delete_outdated()
+            elif self._files is not None and self._files.unsaved:
+                await self._files.save()
             else:
                 await self._put()
             self._tell()
@@ -492,6 +506,10 @@ class Tier:
             self._missed, self._following = False, True
         else:
             await self._catch_up()
+        if self._files is not None and not self._files.compared:
+            await self._files.compare()
+        while self._outbox.notices:
+            await self._journal_notices()
         self._breaker.restore()
         self._tell()
 
