@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
@@ -27,12 +27,13 @@ from shared_prompt_cache._files.recorder import ACTIVE, CURRENT, Recorder, curre
 from shared_prompt_cache._flights import Flight, Flights
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._options import Computed, Making, sync_compute
+from shared_prompt_cache._promotion import Promotions
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import ComputeCancelled, ComputeTimeout, ConfigTypeError
 from shared_prompt_cache.events import Invalidation
 
 if TYPE_CHECKING:
-    from shared_prompt_cache._tier.tier import Found, Tier
+    from shared_prompt_cache._tier.tier import Tier
 
 _MOST_FAILURES: Final = 1024
 
@@ -44,6 +45,7 @@ class Computations:
         flights: Those under way.
         failures: Failures kept by `cache_errors_for`; the value of such an entry is (exception, traceback).
         enabled: Whether anything is kept at all.
+        promotions: Those from the store, None without one.
         begun: How many were begun.
         sets: How many values were kept.
         refused: How many values were not.
@@ -72,6 +74,7 @@ class Computations:
         self._history = history
         self._clock = clock
         self._tier = tier
+        self.promotions = None if tier is None else Promotions(self, tier, scopes, memory, proofs)
 
     def launch(
         self,
@@ -198,7 +201,7 @@ class Computations:
         if making.cache_errors_for and is_failure(error) and self.refusal(flight) is None:
             self.forget_failure(flight.key)
             failure = (error, error.__traceback__)
-            self.failures[flight.key] = self._entry(flight, failure, None, making.cache_errors_for)
+            self.failures[flight.key] = self.entry(flight, failure, None, making.cache_errors_for)
             if len(self.failures) > _MOST_FAILURES:
                 self.forget_failure(next(iter(self.failures)))
 
@@ -219,62 +222,10 @@ class Computations:
             return "it was invalidated while it was computed"
         return None
 
-    async def promote(self, key: str, into: Flight | None = None) -> tuple[Flight, Entry] | None:
-        """Return what the store has of `key`, with the computation that it stands for; None if it has nothing.
-
-        It is kept, unless something else came into its place meanwhile.
-
-        Args:
-            key: The key.
-            into: The flight of the key; None: nobody computes it.
-        """
-        return (await self.promote_many((key,), into))[0]
-
-    async def promote_many(self, keys: Sequence[str], into: Flight | None = None) -> list[tuple[Flight, Entry] | None]:
-        """Do as `promote` does with several keys at once."""
-        assert self._tier is not None  # noqa: S101 - who calls has looked
-        around, scopes = current(), self._scopes
-        while True:
-            # Numbers before the look-up: a later invalidation wins.
-            blocks = [Flight(key, None, (), scopes.revision, Recorder(scopes, around)) for key in keys]
-            for block in blocks:
-                scopes.begin(block)
-            try:
-                found = await self._tier.find(blocks)
-                doubt = next(
-                    (
-                        doubt
-                        for block, one in zip(blocks, found, strict=True)
-                        if one is not None and (doubt := scopes.doubts_about(block)) is not None
-                    ),
-                    None,
-                )
-                if doubt is None:
-                    # No await from the judgements of `find` to these.
-                    return [
-                        None if one is None else self._promoted(block, one, into)
-                        for block, one in zip(blocks, found, strict=True)
-                    ]
-            finally:
-                for block in blocks:
-                    scopes.end(block)
-            # A file of it is being compared; what that raises is in force when it is settled.
-            await doubt.settled.wait()
-
-    def _promoted(self, block: Flight, found: Found, into: Flight | None) -> tuple[Flight, Entry] | None:
-        """Keep what was found, judged as any computation is."""
-        if self.refusal(block) is not None or block.expired_at is not None:
-            return None
-        entry = self._entry(block, found.value, found.metadata, found.ttl)
-        entry.promoted(found.created_at, found.expires)
-        vacant = self._memory.entries.get(block.key) is None
-        if (vacant if into is None else into.detached is None) and not self._shelve(entry):
-            entry.deadline = entry.expires  # it is too large for the memory, and is handed out all the same
-        return block, entry
-
     async def _find(self, flight: Flight) -> Entry | None:
         """Return the entry that the store has for a flight, which then stands for the computation of that."""
-        promoted = await self.promote(flight.key, flight)
+        assert self.promotions is not None  # noqa: S101 - it looks only where there is a store
+        promoted = await self.promotions.promote(flight.key, flight)
         # No await from here on.
         if promoted is None:
             self.begun += 1
@@ -350,9 +301,9 @@ class Computations:
         if reason is not None:
             self._refuse(computation.key, reason, self._scopes.why(computation))
             return False
-        entry = self._entry(computation, value, metadata, ttl)
+        entry = self.entry(computation, value, metadata, ttl)
         self.sets += 1
-        kept = self._shelve(entry)
+        kept = self.shelve(entry)
         if not kept:
             self._refuse(entry.key, "it is larger than max_memory_mb")
         if self._tier is not None:
@@ -362,7 +313,7 @@ class Computations:
                 self._tier.outdate(entry.key)  # what the store has is older
         return kept
 
-    def _shelve(self, entry: Entry) -> bool:
+    def shelve(self, entry: Entry) -> bool:
         """Put an entry into memory; return whether there is room for it."""
         if self.failures:
             self.forget_failure(entry.key)
@@ -378,7 +329,8 @@ class Computations:
         self.refused += 1
         self._history.refused(key, reason, invalidation)
 
-    def _entry(self, made_by: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> Entry:
+    def entry(self, made_by: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> Entry:
+        """Return the entry of what a computation made; its files are held from now on."""
         recorder: Recorder = made_by.recorder
         key, labels, pairs = made_by.key, made_by.labels, made_by.noted
         assert labels is not None  # noqa: S101 - as above

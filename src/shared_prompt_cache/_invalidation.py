@@ -83,7 +83,7 @@ class Invalidations:
         self._clock = clock
         self._tier = tier
         if tier is not None:
-            tier.apply = self.apply
+            tier.follows(self.apply)
         self._now = clock.monotonic
         self._origin = f"{socket.gethostname()}:{os.getpid()}:{name}:{id(self):x}"
         self._sequence = 0

@@ -182,7 +182,8 @@ class Lookups:
 
     async def promote(self, key: str, strict: bool) -> Entry | None:  # noqa: FBT001
         """Return what the store has of `key`, valid when this returns; put it into memory."""
-        promoted = await self._computations.promote(key)
+        assert self._computations.promotions is not None  # noqa: S101 - who calls has looked
+        promoted = await self._computations.promotions.promote(key)
         return await self.find(key, strict) if promoted is None else promoted[1]
 
     async def find_many(self, keys: Iterable[str], strict: bool) -> dict[str, CachedPrompt]:  # noqa: FBT001
@@ -194,10 +195,12 @@ class Lookups:
                 self.hit(entry)
             if count % SLICE == 0:
                 await asyncio.sleep(0)
+        promotions = self._computations.promotions
+        assert promotions is not None  # noqa: S101 - as above
         missing = [key for key, entry in found.items() if entry is None]
         for start in range(0, len(missing), SLICE):
             keys = missing[start : start + SLICE]
-            for key, promoted in zip(keys, await self._computations.promote_many(keys), strict=True):
+            for key, promoted in zip(keys, await promotions.promote_many(keys), strict=True):
                 if promoted is None:
                     self.misses += 1
                 else:

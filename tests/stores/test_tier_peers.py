@@ -79,7 +79,7 @@ async def test_two_invalidate_at_once_and_both_store_what_they_compute_then(pair
         await first.get_or_compute(f"first {number}", Counted(1), agent="qa")
         await second.get_or_compute(f"second {number}", Counted(2), agent="pm")
         await asyncio.gather(first.flush(), second.flush())
-        await wait_until(lambda: first._tier._applied == second._tier._applied == 2 * number + 2)  # noqa: B023
+        await wait_until(lambda: first._tier._follower.applied == second._tier._follower.applied == 2 * number + 2)  # noqa: B023
         assert (await first.get_prompt(f"second {number}")).prompt == 2
         assert (await second.get_prompt(f"first {number}")).prompt == 1
     assert first.get_stats().store["refused"] == second.get_stats().store["refused"] == 0

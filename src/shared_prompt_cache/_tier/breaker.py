@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from shared_prompt_cache._logging import log
 from shared_prompt_cache.errors import ConfigError, StoreError
@@ -19,6 +19,12 @@ _LONGEST_DELAY: Final = 30.0
 
 class Away(Exception):  # noqa: N818 - a state of the store, which does not leave the tier
     """The store is out of use."""
+
+
+class Ask(Protocol):
+    """Asks the store; raises `Away`."""
+
+    async def __call__(self, operation: str, call: Callable[[], Awaitable[T]]) -> T: ...
 
 
 class Breaker:

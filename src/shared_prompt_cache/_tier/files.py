@@ -6,9 +6,10 @@ only after the invalidations that the change raised are durable: if that is cut 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
+from shared_prompt_cache._tier.breaker import Ask
 from shared_prompt_cache.stores import Store, Swap
 
 T = TypeVar("T")
@@ -25,12 +26,6 @@ class Watch(Protocol):
     def contents(self) -> dict[str, bytes]: ...
     def concerns(self, path: str) -> bool: ...
     async def differ(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> None: ...
-
-
-class Ask(Protocol):
-    """Asks the store; raises `Away`."""
-
-    async def __call__(self, operation: str, call: Callable[[], Awaitable[T]]) -> T: ...
 
 
 class StoredFiles:

@@ -128,6 +128,14 @@ class Outbox:
         if waiting is not None:
             self._bytes -= waiting.entry.size
 
+    def clear(self) -> None:
+        """Forget everything, for another life of the cache."""
+        self.notices.clear()
+        self.outdated.clear()
+        self._writes.clear()
+        self._writing.clear()
+        self._bytes = 0
+
     def drop(self) -> None:
         """Give up all writes: there is no store to write to."""
         self.dropped += len(self._writes)

@@ -1,12 +1,8 @@
-"""The second tier of one cache: reads that prove what they find, and one writer behind the callers.
+"""The second tier of one cache: reads that prove what they find (`reader.py`), and one writer behind the callers.
 
-Reading (`find`) looks up a row, checks its seal and its files in a thread, and then, without an await, that nothing
-speaks against it: its times, invalidations that are not durable yet, those that were read in the journal, and the
-numbers of its scopes since the look-up began. What it hands over is judged once more as any computation is.
-
-Writing is behind the callers. `write` and `announce` queue and never wait; one task hands what waits to the store,
-invalidations first, and another follows what other caches enter in the journal. An entry is stamped when it is kept:
-at that moment it has been judged by all that is in force here.
+`write` and `announce` queue and never wait. One task hands what waits to the store, invalidations first; another
+follows what other caches enter in the journal (`follower.py`). An entry is stamped when it is kept: at that moment it
+has been judged by all that is in force here.
 
 While the store is out of use the cache goes on in memory: reads find nothing, entries are not written (their keys are
 noted, since the rows they would have replaced are old now), and invalidations wait.
@@ -19,99 +15,60 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
-from math import inf
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Final, TypeVar
 
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._core.scopes import ALL, Scopes
 from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
-from shared_prompt_cache._files.recorder import Recorder
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._tier.breaker import Away, Breaker
 from shared_prompt_cache._tier.files import StoredFiles, Watch
-from shared_prompt_cache._tier.journal import EVERYTHING, Remembered, read, written
+from shared_prompt_cache._tier.follower import Apply, Follower
+from shared_prompt_cache._tier.journal import EVERYTHING, written
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
-from shared_prompt_cache._tier.rows import Examined, examine, pack_all
+from shared_prompt_cache._tier.reader import Found, Reader
+from shared_prompt_cache._tier.rows import pack_all
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import ConfigError, SerializationError, StoreError
-from shared_prompt_cache.events import Cause, Invalidation, PeerEvent, Recovery, ScopeKind
-from shared_prompt_cache.stores import Journal, JournalEntry, Notice, Selection, Stamp, Store, StoredEntry, Write
-from shared_prompt_cache.stores._codec import Unreadable
+from shared_prompt_cache.events import Invalidation
+from shared_prompt_cache.stores import Notice, Selection, Stamp, Store, Write
 from shared_prompt_cache.stores._seal import Sealer
 from shared_prompt_cache.stores._secret import load_secret
-from shared_prompt_cache.stores._selection import SEPARATOR, scope_of, select_scopes
+from shared_prompt_cache.stores._selection import select_scopes
 
 T = TypeVar("T")
-_TOLERANCE: Final = 1.0
-"""How many seconds a row may come from the future: clocks of one host are set by small steps, too."""
 _ENDING: Final = 5.0
 """How many seconds a closing waits for what is queued."""
 _PORTION: Final = 64
 _SWEPT_AFTER: Final = 64
 _SWEPT_AT_ONCE: Final = 256
 _MOST_REASONS: Final = 1000
-_SCOPES: Final = frozenset({"all", "agent", "project", "tag", "key"})
-"""The kinds of names that are those of scopes."""
-
-
-class Apply(Protocol):
-    """Puts an invalidation that others began in force; as `Invalidations.apply`."""
-
-    def __call__(
-        self, scope: ScopeKind, name: str | None, *, project: str | None, cause: Cause, soft: bool, journalled: bool
-    ) -> object: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What the store had, proved.
-
-    Attributes:
-        value: The value.
-        metadata: Its metadata.
-        ttl: Its time to live in seconds.
-        created_at: When it was made, by the wall clock.
-        expires: When it expires, by the monotonic clock.
-    """
-
-    value: Any
-    metadata: dict[str, Any]
-    ttl: float
-    created_at: float
-    expires: float
 
 
 class Tier:
     """Stands between one cache and its store.
 
     Attributes:
-        apply: Puts in force what others have invalidated.
         corrupt: Called with the key of a row that cannot be read.
-        hits: Reads that found an entry that stands.
-        misses: Reads that did not.
     """
 
-    apply: Apply
     corrupt: Callable[[str], None]
 
     def __init__(
         self, store: Store, name: str, scopes: Scopes, labelling: Labelling, proofs: Proofs, clock: Clock
     ) -> None:
-        self.hits = self.misses = 0
-        self._written = self._refused = self._corrupt = 0
+        self._written = self._refused = 0
         self._store = store
         self._name = name
-        self._scopes = scopes
-        self._labelling = labelling
         self._proofs = proofs
         self._clock = clock
         self._outbox = Outbox()
-        self._remembered = Remembered()
+        self._follower = Follower(store, self._ask)
         self._reasons: OrderedDict[str, str] = OrderedDict()
         self._said: set[str] = set()  # what has been logged once
         self._breaker = Breaker(name, clock.wall, self._broken)
@@ -120,15 +77,29 @@ class Tier:
         self._following = False  # whether the journal has been read, so that what others add is known
         self._files: StoredFiles | None = None
         self._reads = False  # whether rows may be read: only once the watched files have been compared
-        self._origin = ""
-        self._applied = 0  # all of the journal up to this sequence is in force here
         self._number = 0  # the last invalidation that began here
         self._missed = False  # something was kept before the store was open, so before the journal was followed
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
+        self._reader = Reader(
+            store,
+            name,
+            scopes,
+            labelling,
+            proofs,
+            clock,
+            self._outbox,
+            self._follower.remembered,
+            partial(self._ask, reading=True),
+            self._unreadable,
+        )
         self._progress: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._unswept = 0
+
+    def follows(self, apply: Apply) -> None:
+        """Let `apply` put in force what others have invalidated."""
+        self._follower.apply = apply
 
     # Life.
 
@@ -139,13 +110,12 @@ class Tier:
             ConfigError: If it never can be, as it is set up.
             StoreError: If somebody has to change something in the place of the store first.
         """
-        self._outbox = Outbox()
-        self._remembered.clear()
+        self._outbox.clear()
         self._reasons.clear()
-        self._applied = self._number = 0
+        self._number = 0
         self._missed = self._following = self._reads = False
         self._files = None
-        self._origin = f"{self._name}:{secrets.token_hex(8)}"  # what an earlier life wrote is that of another cache
+        self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
             await self._recover()
@@ -192,84 +162,15 @@ class Tier:
     # Reading.
 
     async def find(self, blocks: Sequence[Flight]) -> list[Found | None]:
-        """Return what the store has of the keys of `blocks`, which have begun; a block is filled as if it had computed.
+        """Return what the store has of the keys of `blocks`; see `Reader.find`."""
+        if not (self._ready and self._reads):
+            self._reader.misses += len(blocks)
+            return [None] * len(blocks)
+        return await self._reader.find(blocks)
 
-        Of what is returned no more is known than that it stood at the beginning: who keeps it has to judge the block.
-        """
-        found: list[Found | None] = [None] * len(blocks)
-        by_key = {block.key: number for number, block in enumerate(blocks) if not self._outbox.knows(block.key)}
-        if self._ready and self._reads and by_key:
-            with self._outbox.reading(by_key) as overtaken:
-                rows = await self._rows(list(by_key))
-                if rows and self._sealer is not None:
-                    with ExitStack() as looks:
-                        for row in rows:
-                            looks.enter_context(blocks[by_key[row.key]].recorder.looking())
-                        examined = await self._proofs.in_thread(examine, self._sealer, rows)
-                    # No await from here on.
-                    for row, one in zip(rows, examined, strict=True):
-                        if row.key not in overtaken:
-                            number = by_key[row.key]
-                            found[number] = self._accept(blocks[number], row, one)
-        hits = sum(one is not None for one in found)
-        self.hits += hits
-        self.misses += len(found) - hits
-        return found
-
-    async def _rows(self, keys: list[str]) -> list[StoredEntry]:
-        try:
-            if len(keys) == 1:
-                row = await self._ask("get", lambda: self._store.get(keys[0]), reading=True)
-                return [] if row is None else [row]
-            rows = await self._ask("get_many", lambda: self._store.get_many(keys), reading=True)
-        except Away:
-            return []
-        return [row for row in rows.values() if row.key in keys]
-
-    def _accept(self, block: Flight, row: StoredEntry, examined: Examined | Unreadable) -> Found | None:
-        """Fill the block with what a row holds, unless something speaks against it."""
-        if isinstance(examined, Unreadable):
-            self._discard(row, examined.reason)
-            return None
-        head, now = examined.head, self._clock.wall()
-        names = frozenset(head.names)
-        if (
-            head.created_at > now + _TOLERANCE
-            or head.expires_at <= now
-            or examined.dependencies is None
-            or self._outbox.selects(names)
-            or self._remembered.selects(names, head.stamp)
-        ):
-            return None
-        labels = self._labelling.labels(head.agent, head.project, head.tags, None)
-        own = [scope.id for scope in labels.scopes]
-        others = {scope_of(name) for name in names if name.partition(SEPARATOR)[0] in _SCOPES}.difference(own)
-        noted = self._scopes.note_late(own, block.revision)
-        pairs = self._scopes.note_late(others, block.revision)
-        if noted is None or pairs is None:
-            return None  # it was invalidated since the look-up began
-        if any(self._scopes.softened_since(scope_id, block.revision) is not None for scope_id in (*own, *others)):
-            return None
-        recorder: Recorder = block.recorder
-        block.labels, block.noted = labels, noted
-        recorder.pairs = {scope: number for scope, number in pairs if scope.id != ("key", block.key)}
-        recorder.consumed = dict(head.consumed)
-        for dependency in examined.dependencies:
-            recorder.read(dependency)
-        # Never longer than it was to live, whatever became of the wall clock; and no longer by being promoted.
-        left = min(head.expires_at - now, head.ttl)
-        expires = inf if left == inf else self._clock.monotonic() + left
-        return Found(examined.value, examined.metadata, head.ttl, head.created_at, expires)
-
-    def _discard(self, row: StoredEntry, reason: str) -> None:
-        """Have a row deleted that cannot be read, or is not to be believed."""
-        self._corrupt += 1
-        self._outbox.outdate(row.key, row.checksum)
-        self._wake.set()
-        if "corrupt" not in self._said:
-            self._said.add("corrupt")
-            log(logging.WARNING, "store.entry_unreadable", cache=self._name, key=row.key, reason=reason)
-        self.corrupt(row.key)
+    def _unreadable(self, key: str) -> None:
+        self._wake.set()  # the row is to be deleted
+        self.corrupt(key)
 
     # What is to be written.
 
@@ -278,7 +179,7 @@ class Tier:
         if self._reasons:
             self._reasons.pop(entry.key, None)
         if self._ready:
-            self._outbox.put(entry, Stamp(self._applied, self._origin, self._number))
+            self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number))
         else:
             self._missed = self._missed or not self._following
             self._outbox.dropped += 1
@@ -303,14 +204,14 @@ class Tier:
         if len(self._outbox.notices) >= MOST_NOTICES:
             self._everything(self._number)
         else:
-            self._outbox.notices.append(Notice(self._origin, self._number, selection, written(told)))
+            self._outbox.notices.append(Notice(self._follower.origin, self._number, selection, written(told)))
         self._wake.set()
 
     def _everything(self, number: int) -> None:
         """Let one invalidation of everything stand for all that wait."""
         self._number = max(self._number, number)
         self._outbox.notices.clear()
-        self._outbox.notices.append(Notice(self._origin, self._number, select_scopes((ALL,)), EVERYTHING))
+        self._outbox.notices.append(Notice(self._follower.origin, self._number, select_scopes((ALL,)), EVERYTHING))
 
     def together(self) -> AbstractContextManager[None]:
         """Return a block; what is queued in it is written in one transaction."""
@@ -380,11 +281,8 @@ class Tier:
         notices = list(self._outbox.notices)
         sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
         # No await from here on: nobody reads a row that one of them took before they are remembered.
-        for notice, sequence in zip(notices, sequences, strict=True):
-            if sequence == self._applied + 1:
-                self._remember(JournalEntry(sequence, notice.origin, notice.number, notice.selection, notice.body))
-            elif sequence > self._applied:
-                self._news.set()  # others were faster
+        if not self._follower.journalled(notices, sequences):
+            self._news.set()  # others were faster
         self._outbox.durable(notices[-1].number)
 
     async def _delete_outdated(self) -> None:
@@ -441,47 +339,7 @@ class Tier:
             self._news.clear()
             if self._ready and self._following:
                 with suppress(Away):  # recovery reads the journal anyway
-                    await self._catch_up()
-
-    async def _catch_up(self) -> None:
-        """Put in force what others have entered in the journal since it was read last."""
-        after = self._applied
-        journal = await self._ask("journal", lambda: self._store.journal(after))
-        if not journal.complete:
-            if after == self._applied:
-                self._start_over(journal, "what other caches of the store invalidated is not known any more")
-            return
-        for count, entry in enumerate(journal.entries, 1):
-            if entry.sequence == self._applied + 1:  # or it was read by a recovery meanwhile
-                self._take(entry)
-            if count % _PORTION == 0:
-                await asyncio.sleep(0)
-
-    def _take(self, entry: JournalEntry) -> None:
-        if entry.origin != self._origin:
-            told = read(entry.body)
-            if told is None:
-                self._apply_all("another cache of the store invalidated something in words that cannot be read")
-            else:
-                cause = PeerEvent(origin=told.origin)
-                self.apply(told.scope, told.name, project=told.project, cause=cause, soft=told.soft, journalled=True)
-        self._remember(entry)
-
-    def _remember(self, entry: JournalEntry) -> None:
-        self._remembered.add(entry)
-        self._applied = entry.sequence
-
-    def _start_over(self, journal: Journal, reason: str | None) -> None:
-        """Take the journal for a new one; what was kept before may have missed something, if there is a reason."""
-        if reason is not None:
-            self._apply_all(reason)
-        self._remembered.clear()
-        for entry in journal.entries:
-            self._remembered.add(entry)
-        self._applied = journal.last
-
-    def _apply_all(self, reason: str) -> None:
-        self.apply("all", None, project=None, cause=Recovery(reason=reason), soft=False, journalled=True)
+                    await self._follower.catch_up()
 
     # Trouble.
 
@@ -502,10 +360,10 @@ class Tier:
         if not self._following:
             journal = await self._ask("journal", lambda: self._store.journal(0))
             late = "the store was not open before, and other caches may have invalidated meanwhile"
-            self._start_over(journal, late if self._missed else None)
+            self._follower.start_over(journal, late if self._missed else None)
             self._missed, self._following = False, True
         else:
-            await self._catch_up()
+            await self._follower.catch_up()
         if self._files is not None and not self._files.compared:
             await self._files.compare()
         while self._outbox.notices:
@@ -515,7 +373,7 @@ class Tier:
 
     async def _open(self) -> None:
         if self._sealer is None:
-            self._sealer = Sealer(await self._proofs.in_thread(load_secret))
+            self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
         await self._store.open(self._clock, self._news.set)
         self._opened = True
 
@@ -533,12 +391,12 @@ class Tier:
     def figures(self) -> dict[str, int]:
         """Figures for `get_stats()`."""
         return {
-            "hits": self.hits,
-            "misses": self.misses,
+            "hits": self._reader.hits,
+            "misses": self._reader.misses,
             "written": self._written,
             "refused": self._refused,
             "dropped": self._outbox.dropped,
-            "corrupt": self._corrupt,
+            "corrupt": self._reader.corrupt,
             "queued": len(self._outbox),
             "pending_invalidations": len(self._outbox.notices),
         }
