@@ -7,13 +7,13 @@ ask; who is cancelled while it waits for one leaves it running.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
 from shared_prompt_cache._core.memory import Memory
-from shared_prompt_cache._core.scopes import ALL
+from shared_prompt_cache._core.scopes import ALL, Scopes
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._flights import outlast
 from shared_prompt_cache._invalidation import Invalidations
@@ -21,7 +21,9 @@ from shared_prompt_cache.errors import CacheClosedError, WrongLoopError
 
 if TYPE_CHECKING:
     from shared_prompt_cache._files.watch import FileWatch
+    from shared_prompt_cache._files.watchers import Watcher
     from shared_prompt_cache._tier.tier import Tier
+    from shared_prompt_cache.rules import WatchRule
 
 
 class Life:
@@ -132,3 +134,34 @@ class Life:
         await self._proofs.aclose()
         await self._events.aclose(caller)
         self.loop = self._closing = None
+
+
+def watching(
+    scopes: Scopes,
+    proofs: Proofs,
+    rules: Iterable[WatchRule],
+    invalidations: Invalidations,
+    watcher: Literal["auto", "watchfiles", "polling"] | Watcher,
+    *,
+    strict: bool,
+    wall: Callable[[], float],
+    ignored: Iterable[str],
+) -> Callable[[], FileWatch]:
+    """Return what makes the watch of a cache; it does not keep the cache alive, which may be forgotten unclosed."""
+
+    def made() -> FileWatch:
+        from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
+
+        return FileWatch(
+            scopes,
+            proofs,
+            rules,
+            watcher=watcher,
+            select=invalidations.select_target,
+            raised=invalidations.raise_targets,
+            follow_dependencies=not strict,
+            wall=wall,
+            ignored=ignored,
+        )
+
+    return made

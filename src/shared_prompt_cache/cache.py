@@ -34,7 +34,7 @@ from shared_prompt_cache._files.projects import Labelling, agent_id, check_proje
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, current
 from shared_prompt_cache._invalidation import Invalidations, note_corrupt, note_removal
-from shared_prompt_cache._life import Life
+from shared_prompt_cache._life import Life, watching
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
 from shared_prompt_cache._options import (
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from shared_prompt_cache._blocking import BlockingCache, ComputeOptions
     from shared_prompt_cache._cached import Decorator
     from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
-    from shared_prompt_cache._files.watch import FileWatch
     from shared_prompt_cache._files.watchers import Watcher
     from shared_prompt_cache._tier.tier import Tier
     from shared_prompt_cache._warm import Progress, WarmReport
@@ -174,7 +173,17 @@ class SharedPromptCache:
             self._invalidations,
             self._proofs,
             self.events,
-            watching=self._watching(watcher),
+            watching=watching(
+                self._scopes,
+                self._proofs,
+                self._rules,
+                self._invalidations,
+                watcher,
+                strict=self._strict,
+                wall=self._clock.wall,
+                # What is written there would be a cause to write again.
+                ignored=() if (folder := getattr(store, "path", None)) is None else (folder,),
+            ),
             needs_start="watches files" if self._rules else None if store is None else "has a store",
             tier=self._tier,
         )
@@ -186,27 +195,6 @@ class SharedPromptCache:
         self._now = self._clock.monotonic
         self.files = Files(self._proofs)
         """What a computation reads through this is recorded as what its value was made from."""
-
-    def _watching(self, watcher: Literal["auto", "watchfiles", "polling"] | Watcher) -> Callable[[], FileWatch]:
-        """Return what makes the watch of the cache; it does not keep the cache alive."""
-        scopes, proofs, rules, invalidations = self._scopes, self._proofs, self._rules, self._invalidations
-        strict, wall = self._strict, self._clock.wall
-
-        def made() -> FileWatch:
-            from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
-
-            return FileWatch(
-                scopes,
-                proofs,
-                rules,
-                watcher=watcher,
-                select=invalidations.select_target,
-                raised=invalidations.raise_targets,
-                follow_dependencies=not strict,
-                wall=wall,
-            )
-
-        return made
 
     @classmethod
     def from_config(cls, source: CacheConfig | Mapping[str, Any] | _PathLike) -> Self:

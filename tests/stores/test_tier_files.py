@@ -119,6 +119,16 @@ async def test_an_import_that_changed_counts(store, root):
         assert await left(second) == set(AGENTS) - {"same"}
 
 
+async def test_what_the_store_writes_is_no_cause(tmp_path):
+    store = SQLiteStore(tmp_path / ".cache" / "prompts")
+    async with SharedPromptCache(store=store, watch=[WatchRule(tmp_path, "**/*", "all")]) as cache:
+        for number in range(20):
+            await cache.set_prompt(f"key {number}", number)
+            await cache.flush()
+        await cache.sync()
+        assert cache.get_stats().invalidations == {}
+
+
 async def test_it_is_made_up_for_when_the_store_comes_late(root):
     place = MemoryStore()
     async with watched(place, root) as cache:

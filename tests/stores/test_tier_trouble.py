@@ -110,6 +110,25 @@ async def test_it_starts_with_a_store_that_cannot_be_opened_yet(open_cache):
     assert (await other.get_prompt("a")).prompt == "after"
 
 
+async def test_a_store_that_answers_nonsense_is_out_of_use_and_nobody_waits_for_ever(open_cache, monkeypatch):
+    store = MemoryStore()
+    cache = await open_cache(store=store)
+
+    async def nonsense(*_):
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "invalidate", nonsense)
+        patch.setattr(store, "put_many", nonsense)
+        await cache.set_prompt("a", 1)
+        await cache.flush()
+        await cache.invalidate("b")
+        await wait_until(lambda: state(cache) == "degraded")
+        assert (await cache.get_prompt("a")).prompt == 1
+    await well(cache)
+    assert cache.get_stats().store["pending_invalidations"] == 0
+
+
 async def test_what_somebody_has_to_change_is_raised_at_the_start(monkeypatch):
     monkeypatch.setenv("SHARED_PROMPT_CACHE_KEY", "too short")
     cache = SharedPromptCache(store=MemoryStore())

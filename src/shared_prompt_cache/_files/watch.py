@@ -58,6 +58,7 @@ class FileWatch:
         select: Tells what an invalidation of a target would take.
         raised: Called with the targets to invalidate, in one synchronous stretch.
         follow_dependencies: Whether to watch the folders of dependencies, too.
+        ignored: Folders of the cache's own, in which nothing is ever a cause.
         wall: The wall clock.
     """
 
@@ -72,10 +73,11 @@ class FileWatch:
         raised: Raise,
         follow_dependencies: bool,
         wall: Callable[[], float],
+        ignored: Iterable[str] = (),
     ) -> None:
         self.proofs = proofs
         self._scopes = scopes
-        self._table = RuleTable(rules)
+        self._table = RuleTable(rules, ignored=ignored)
         self._baseline = Baseline(self._table)
         self._choice = watcher
         self._arming: Arming | None = None

@@ -34,7 +34,7 @@ from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
 from shared_prompt_cache._tier.rows import pack_all
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import ConfigError, SerializationError, StoreError
+from shared_prompt_cache.errors import SerializationError
 from shared_prompt_cache.events import Invalidation
 from shared_prompt_cache.stores import Notice, Selection, Stamp, Store, Write
 from shared_prompt_cache.stores._seal import Sealer
@@ -70,7 +70,7 @@ class Tier:
         self._outbox = Outbox()
         self._follower = Follower(store, self._ask)
         self._reasons: OrderedDict[str, str] = OrderedDict()
-        self._said: set[str] = set()  # what has been logged once
+        self._said: set[type] = set()  # what has been logged once
         self._breaker = Breaker(name, clock.wall, self._broken)
         self._sealer: Sealer | None = None  # there is one once the store has been open
         self._opened = False
@@ -255,8 +255,9 @@ class Tier:
                 await self._deliver()
             except Away:
                 continue
-            except (ConfigError, StoreError) as error:  # it was opened late, so there is nobody else to be told
-                self._breaker.trip(str(error), error)
+            except Exception as error:  # noqa: BLE001 - who waits for what is queued must not wait for ever
+                # It was opened late, so there is nobody else to be told; or the store answered what no store answers.
+                self._breaker.trip(str(error) or type(error).__name__, error)
                 continue
             await self._wake.wait()
             self._wake.clear()
@@ -322,7 +323,7 @@ class Tier:
         self._reasons[entry.key] = str(error)
         if len(self._reasons) > _MOST_REASONS:
             self._reasons.popitem(last=False)
-        kind = type(entry.value).__qualname__
+        kind = type(entry.value)
         if kind not in self._said and len(self._said) < _MOST_REASONS:
             self._said.add(kind)
             log(logging.WARNING, "store.value_refused", cache=self._name, key=entry.key, reason=str(error))
@@ -338,8 +339,12 @@ class Tier:
             await self._news.wait()
             self._news.clear()
             if self._ready and self._following:
-                with suppress(Away):  # recovery reads the journal anyway
+                try:
                     await self._follower.catch_up()
+                except Away:
+                    continue  # recovery reads the journal anyway
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._breaker.trip(str(error) or type(error).__name__, error)
 
     # Trouble.
 

@@ -61,6 +61,11 @@ class SQLiteStore:
         self._uses: dict[str, None] = {}  # keys that were read, in order, and have not been noted in the database
         self._evictions = 0
 
+    @property
+    def path(self) -> str:
+        """The folder, absolute; watch rules leave alone what is in it."""
+        return self._place.folder
+
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """See `Store`."""
         if self._doors is not None:
