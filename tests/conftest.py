@@ -15,6 +15,7 @@ from blockbuster import BlockBuster
 
 import shared_prompt_cache
 from shared_prompt_cache import SharedPromptCache
+from shared_prompt_cache.stores._secret import VARIABLE
 from shared_prompt_cache.testing import wait_until
 
 PACKAGE = str(Path(shared_prompt_cache.__file__).parent)
@@ -56,6 +57,13 @@ def _nothing_of_the_package_blocks_a_loop() -> Iterator[None]:
     blockbuster.activate()
     yield
     blockbuster.deactivate()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_key_file_of_the_user_is_read() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "a secret of the tests alone")
+        yield
 
 
 def _descriptors() -> int:

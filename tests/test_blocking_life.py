@@ -141,13 +141,13 @@ def test_cancelled_meanwhile_such_a_closing_goes_on():
         assert closing.cancelled()
 
     cache.blocking.set_prompt("a", 1)
-    waiting = asyncio.run_coroutine_threadsafe(cache.get_or_compute("b", compute), cache._loop)
+    waiting = asyncio.run_coroutine_threadsafe(cache.get_or_compute("b", compute), cache._life.loop)
     until(compute.began.is_set)
     asyncio.run(close())
     compute.gate.set()
     until(lambda: not own_threads())
     assert isinstance(waiting.exception(PATIENCE), CacheClosedError)
-    assert cache._state == "closed"
+    assert cache._life.state == "closed"
 
 
 def test_a_thread_that_the_cache_does_not_live_on_ends_with_it():
@@ -162,7 +162,7 @@ def test_a_thread_that_the_cache_does_not_live_on_ends_with_it():
 
     asyncio.run(use())
     assert own_threads() == []
-    assert cache._state == "closed"
+    assert cache._life.state == "closed"
 
 
 def test_it_may_be_closed_by_a_computation_and_by_a_callback():
@@ -190,7 +190,7 @@ def test_closing_ends_the_waiting_of_other_threads():
 
     def compute():
         computing.set()
-        until(lambda: cache._state == "closed")
+        until(lambda: cache._life.state == "closed")
         return "too late"
 
     with ThreadPoolExecutor() as threads:
@@ -207,7 +207,7 @@ def test_closing_ends_the_waiting_of_other_threads():
 def test_a_start_waits_until_a_closing_is_over():
     cache, compute = SharedPromptCache(), Stubborn()
     cache.blocking.start()
-    asyncio.run_coroutine_threadsafe(cache.get_or_compute("a", compute), cache._loop)
+    asyncio.run_coroutine_threadsafe(cache.get_or_compute("a", compute), cache._life.loop)
     until(compute.began.is_set)
     with ThreadPoolExecutor() as threads:
         closing = threads.submit(cache.blocking.close)
@@ -226,9 +226,9 @@ def test_a_start_while_the_loop_of_a_program_closes_it_is_refused():
     cache, compute = SharedPromptCache(), Stubborn()
     with loop_in_a_thread() as run:
         run(cache.start())
-        asyncio.run_coroutine_threadsafe(cache.get_or_compute("a", compute), cache._loop)
+        asyncio.run_coroutine_threadsafe(cache.get_or_compute("a", compute), cache._life.loop)
         until(compute.began.is_set)
-        closing = asyncio.run_coroutine_threadsafe(cache.aclose(), cache._loop)
+        closing = asyncio.run_coroutine_threadsafe(cache.aclose(), cache._life.loop)
         until(compute.cancelled.is_set)
         with pytest.raises(CacheClosedError, match="is being closed; start it when that is over"):
             cache.blocking.start()
@@ -283,7 +283,7 @@ def test_the_end_of_its_thread_by_force_is_told_and_it_may_still_be_closed(monke
     face = cache.blocking
     face.set_prompt("a", 1)
     thread = own_threads()[0]
-    cache._loop.call_soon_threadsafe(sys.exit)
+    cache._life.loop.call_soon_threadsafe(sys.exit)
     thread.join(PATIENCE)
     with pytest.raises(CacheClosedError, match="the event loop of the cache has ended"):
         face.get_prompt("a")

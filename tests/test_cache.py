@@ -245,7 +245,7 @@ def test_nothing_is_bound_before_the_first_await(rules):
     cache.explain(KEY)
     cache.lock(KEY)
     cache.batch()
-    assert cache._loop is None
+    assert cache._life.loop is None
 
     async def use():
         async with cache:

@@ -136,7 +136,9 @@ def test_threads_and_tasks_share_a_computation(cache):
 
     def compute():
         # In a context of its own: in this one it would be a part of the computation.
-        joining.append(Context().run(asyncio.run_coroutine_threadsafe, cache.get_or_compute("key", never), cache._loop))
+        joining.append(
+            Context().run(asyncio.run_coroutine_threadsafe, cache.get_or_compute("key", never), cache._life.loop)
+        )
         until(lambda: cache.get_stats().shared_computations == 1)
         return "by the thread"
 
@@ -220,7 +222,7 @@ def test_computations_that_wait_for_each_other_are_found_between_a_thread_and_a_
         both.wait(PATIENCE)
         return face.get_or_compute("of the task", never)
 
-    task = asyncio.run_coroutine_threadsafe(cache.get_or_compute("of the task", of_the_task), cache._loop)
+    task = asyncio.run_coroutine_threadsafe(cache.get_or_compute("of the task", of_the_task), cache._life.loop)
     with pytest.raises(RecursiveComputeError):
         face.get_or_compute("of the thread", of_the_thread)
     assert isinstance(task.exception(PATIENCE), RecursiveComputeError)

@@ -21,6 +21,7 @@ VERBS = {
     "clear",
     "evict_oldest",
     "explain",
+    "flush",
     "from_config",
     "get_many",
     "get_or_compute",

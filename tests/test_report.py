@@ -172,7 +172,7 @@ async def test_a_root_that_cannot_be_watched_says_since_when(open_cache, tmp_pat
     """The moment is that of the first look which found it so."""
     clock = ManualClock(wall=1_000)
     cache = await open_cache(watch=[WatchRule(tmp_path, "**/*.md", "all")], watcher=FakeWatcher(), clock=clock)
-    troubles, root = cache._watch._troubles, str(tmp_path)
+    troubles, root = cache._life.watch._troubles, str(tmp_path)
     for _ in range(3):
         clock.advance(1)
         troubles.unread([(root, "it has more than 10,000 folders")])

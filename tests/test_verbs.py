@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from _support import Counted
-from shared_prompt_cache import ConfigError, SharedPromptCache, WatchRule
+from shared_prompt_cache import SharedPromptCache, WatchRule
 from shared_prompt_cache.config import CacheConfig
 from shared_prompt_cache.testing import FakeWatcher
 
@@ -33,10 +33,11 @@ async def test_a_cache_that_is_not_enabled_computes_every_time_and_keeps_nothing
     await cache.aclose()
 
 
-def test_entries_that_are_to_outlive_the_process_are_refused_and_not_forgotten_in_silence():
-    with pytest.raises(ConfigError, match="set enabled: false") as caught:
-        SharedPromptCache.from_config({"persistence": {"enabled": True}})
-    assert caught.value.field == "persistence.enabled"
+async def test_entries_outlive_the_process_where_the_configuration_says_so(tmp_path):
+    source = {"persistence": {"enabled": True, "path": str(tmp_path / "prompts")}}
+    for value in ("computed", "never"):
+        async with SharedPromptCache.from_config(source) as cache:
+            assert await cache.get_or_compute("key", Counted(value)) == "computed"
 
 
 async def test_a_file_may_describe_it_with_what_it_watches(tmp_path):

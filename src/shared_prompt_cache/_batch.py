@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Generator, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar, Token
 from os import PathLike
 from types import TracebackType
@@ -115,6 +115,7 @@ class Batch:
                     if not isinstance(step, str) and step[2].depends_on:
                         await self._cache._proofs.declare(step[0].recorder, step[2].depends_on)
                 self._apply()
+                await self._cache._invalidations.durable()  # cancelled here, all of it is in force
         finally:
             block.end()
             self._block, self._steps = None, []
@@ -132,6 +133,11 @@ class Batch:
                 cache._computations.begin_late(step[0])
                 if cache._computations.refusal(step[0]) is None:
                     standing.add(step[0])
+        with nullcontext() if cache._tier is None else cache._tier.together():
+            self._put(standing)
+
+    def _put(self, standing: set[Flight]) -> None:
+        cache = self._cache
         for step in self._steps:
             if isinstance(step, str):
                 cache._invalidations.apply("key", step, cause=ApiCall(verb="batch.invalidate"))

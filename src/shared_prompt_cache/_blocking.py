@@ -73,7 +73,7 @@ class BlockingCache:
         """Begin to watch, as `cache.start` does; needed where there are watch rules and no async code has done it."""
         self._check_thread()
         with self._life:
-            was_started = self._cache._state == "started"
+            was_started = self._cache._life.state == "started"
             try:
                 self.run(self._cache.start, starting=True)
             except BaseException:
@@ -93,7 +93,7 @@ class BlockingCache:
             if own is None:
                 return
             try:
-                if self._cache._loop is own.loop:
+                if self._cache._life.loop is own.loop:
                     closing: Call[None] = Call(own.loop)
                     closing.result(self._cache.aclose)
             finally:
@@ -111,7 +111,7 @@ class BlockingCache:
             if own is None or own.thread is threading.current_thread() or not own.thread.is_alive():
                 return False  # on the thread itself this is asked by a closing that its end waits for
             self._own = None
-        lives_there = self._cache._loop is own.loop
+        lives_there = self._cache._life.loop is own.loop
         # The closing over there goes on if the caller is cancelled here.
         closing = asyncio.run_coroutine_threadsafe(own.end(self._cache if lives_there else None), own.loop)
         await asyncio.shield(asyncio.wrap_future(closing))
@@ -223,6 +223,10 @@ class BlockingCache:
         """Remove all entries; return how many were dropped here."""
         return self.run(partial(self._cache.clear, soft=soft))
 
+    def flush(self) -> None:
+        """Return when what was kept and invalidated before the call is in the store, as far as that is in use."""
+        self.run(self._cache.flush)
+
     def evict_oldest(self, count: int = 1) -> int:
         """Evict up to `count` entries, the least recently used first; return how many went."""
         return self.run(partial(self._cache.evict_oldest, count))
@@ -251,7 +255,7 @@ class BlockingCache:
         return call.result(verb)
 
     def _look(self, ask: Callable[[], T]) -> T:
-        if self._cache._loop is None:
+        if self._cache._life.loop is None:
             self._check_thread()
             return ask()  # nobody uses the cache, so nothing moves
 
@@ -265,15 +269,15 @@ class BlockingCache:
         self._check_thread()
         cache = self._cache
         with self._lock:
-            loop, closed = cache._loop, cache._state == "closed"
+            loop, closed = cache._life.loop, cache._life.state == "closed"
             if loop is not None and closed and starting:
                 raise CacheClosedError(f"the cache {cache.name!r} is being closed; start it when that is over")
             if loop is not None and not closed:
                 if loop.is_closed() or not loop.is_running():
                     raise gone(loop)
                 return loop
-            if not starting and (closed or (cache._state == "new" and cache._rules)):
-                which = "is closed" if closed else "watches files and was not started"
+            if not starting and (closed or (cache._life.state == "new" and cache._life.needs_start)):
+                which = "is closed" if closed else f"{cache._life.needs_start} and was not started"
                 raise CacheClosedError(f"the cache {cache.name!r} {which}; use it inside `with cache.blocking:`")
             if self._own is None:
                 self._own = OwnLoop(self, cache.name)
@@ -300,7 +304,7 @@ class BlockingCache:
         if self._own is not None:
             self._own.finalizer.detach()
             self._own = None
-        self._forked = self._forked or self._cache._loop is not None
+        self._forked = self._forked or self._cache._life.loop is not None
 
 
 class BlockingFiles:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from shared_prompt_cache._core.conditions import Condition
 from shared_prompt_cache._core.entry import Entry, Labels, freeze
@@ -28,9 +28,13 @@ from shared_prompt_cache._files.unrecorded import DEVELOPING, warn_of_unrecorded
 from shared_prompt_cache._flights import Flight, Flights
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._options import Computed, Making, sync_compute
+from shared_prompt_cache._promotion import Promotions
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import ComputeCancelled, ComputeTimeout, ConfigTypeError
 from shared_prompt_cache.events import Invalidation
+
+if TYPE_CHECKING:
+    from shared_prompt_cache._tier.tier import Tier
 
 _MOST_FAILURES: Final = 1024
 
@@ -42,6 +46,7 @@ class Computations:
         flights: Those under way.
         failures: Failures kept by `cache_errors_for`; the value of such an entry is (exception, traceback).
         enabled: Whether anything is kept at all.
+        promotions: Those from the store, None without one.
         begun: How many were begun.
         sets: How many values were kept.
         refused: How many values were not.
@@ -56,6 +61,7 @@ class Computations:
         labelling: Labelling,
         history: History,
         clock: Clock,
+        tier: Tier | None = None,
     ) -> None:
         self.flights = Flights(scopes.end)
         self.failures: OrderedDict[str, Entry] = OrderedDict()
@@ -68,13 +74,31 @@ class Computations:
         self._labelling = labelling
         self._history = history
         self._clock = clock
+        self._tier = tier
+        self.promotions = None if tier is None else Promotions(self, tier, scopes, memory, proofs)
         if DEVELOPING:
             watch_opens()
 
     def launch(
-        self, loop: asyncio.AbstractEventLoop, key: str, compute: Callable[[], Any], labels: Labels, making: Making
+        self,
+        loop: asyncio.AbstractEventLoop,
+        key: str,
+        compute: Callable[[], Any],
+        labels: Labels,
+        making: Making,
+        *,
+        anew: bool = False,
     ) -> Flight:
-        """Start the computation of `key`, whose place must be free."""
+        """Start the computation of `key`, whose place must be free.
+
+        Args:
+            loop: The loop.
+            key: The key.
+            compute: Computes it.
+            labels: What the value will be filed under.
+            making: How it is to be kept.
+            anew: Whether to compute although the store may have it.
+        """
         scopes = self._scopes
         recorder = Recorder(scopes)
         # Numbers before compute: a later invalidation wins.
@@ -82,11 +106,12 @@ class Computations:
         recorder.owner = flight
         scopes.begin(flight)
         self.flights.start(flight)
-        self.begun += 1
-        flight.task = loop.create_task(self._fly(flight, compute, making), name=key)
+        looks = self._tier is not None and self.enabled and not anew
+        self.begun += not looks
+        flight.task = loop.create_task(self._fly(flight, compute, making, looks=looks), name=key)
         return flight
 
-    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making) -> None:
+    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making, *, looks: bool) -> None:
         recorder: Recorder = flight.recorder
         CURRENT.set(recorder)  # in the context of this task, a copy of the starter's
         ACTIVE.add(recorder)
@@ -94,6 +119,9 @@ class Computations:
         value: Any = None
         error: BaseException | None = None
         try:
+            if looks and (found := await self._find(flight)) is not None:
+                value = found.value
+                return
             if making.hard_timeout is not None:
                 loop = asyncio.get_running_loop()
                 timer = loop.call_later(making.hard_timeout, self._time_out, flight, making.hard_timeout)
@@ -125,7 +153,9 @@ class Computations:
     def _end(self, flight: Flight, value: Any, error: BaseException | None, making: Making) -> None:
         """Publish what a computation came to, and wake those who wait for it."""
         try:
-            if error is None:
+            if flight.found:
+                pass  # it was kept when it was promoted
+            elif error is None:
                 value = self._land(flight, value, making)
             else:
                 self._crash(flight, error, making)
@@ -176,7 +206,7 @@ class Computations:
         if making.cache_errors_for and is_failure(error) and self.refusal(flight) is None:
             self.forget_failure(flight.key)
             failure = (error, error.__traceback__)
-            self.failures[flight.key] = self._entry(flight, failure, None, making.cache_errors_for)
+            self.failures[flight.key] = self.entry(flight, failure, None, making.cache_errors_for)
             if len(self.failures) > _MOST_FAILURES:
                 self.forget_failure(next(iter(self.failures)))
 
@@ -196,6 +226,24 @@ class Computations:
         if computation.revision != self._scopes.revision and self._scopes.judge(computation) is Verdict.FALLEN:
             return "it was invalidated while it was computed"
         return None
+
+    async def _find(self, flight: Flight) -> Entry | None:
+        """Return the entry that the store has for a flight, which then stands for the computation of that."""
+        assert self.promotions is not None  # noqa: S101 - it looks only where there is a store
+        promoted = await self.promotions.promote(flight.key, flight)
+        # No await from here on.
+        if promoted is None:
+            self.begun += 1
+            if flight.detached is None and flight.labels is not None:
+                # The computation begins only now, so what came meanwhile does not concern it.
+                flight.revision = self._scopes.revision
+                flight.noted = flight.labels.note(flight.revision)
+            return None
+        block, entry = promoted
+        flight.found = True
+        flight.labels, flight.noted, flight.revision = block.labels, block.noted, block.revision
+        flight.recorder.take(block.recorder)
+        return entry
 
     async def put(self, key: str, value: Any, labels: Labels, making: Making) -> None:
         """Put in a value that the caller has made, in the computation that the call is part of, or now."""
@@ -258,24 +306,36 @@ class Computations:
         if reason is not None:
             self._refuse(computation.key, reason, self._scopes.why(computation))
             return False
-        entry = self._entry(computation, value, metadata, ttl)
+        entry = self.entry(computation, value, metadata, ttl)
+        kept = self.shelve(entry)
+        self.sets += kept
+        if not kept:
+            self._refuse(entry.key, "it is larger than max_memory_mb")
+        if self._tier is not None:
+            if kept and computation.expired_at is None:
+                self._tier.write(entry)
+            else:
+                self._tier.outdate(entry.key)  # what the store has is older
+        return kept
+
+    def shelve(self, entry: Entry) -> bool:
+        """Put an entry into memory; return whether there is room for it."""
         if self.failures:
             self.forget_failure(entry.key)
         if self._proofs.lease is not None:
             entry.deadline = min(entry.expires, self._clock.monotonic() + self._proofs.lease)
         if self._memory.put(entry):
-            self.sets += 1
             return True
         if entry.origin is not None:
             self._proofs.release(entry.origin)
-        self._refuse(entry.key, "it is larger than max_memory_mb")
         return False
 
     def _refuse(self, key: str, reason: str, invalidation: Invalidation | None = None) -> None:
         self.refused += 1
         self._history.refused(key, reason, invalidation)
 
-    def _entry(self, made_by: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> Entry:
+    def entry(self, made_by: Flight, value: Any, metadata: Mapping[str, Any] | None, ttl: float) -> Entry:
+        """Return the entry of what a computation made; its files are held from now on."""
         recorder: Recorder = made_by.recorder
         key, labels, pairs = made_by.key, made_by.labels, made_by.noted
         assert labels is not None  # noqa: S101 - as above

@@ -39,6 +39,7 @@ class Flight:
         done: Whether it is over.
         value: The result, if it is done and `error` is None.
         error: The failure.
+        found: Whether it did not compute, since the store had the value.
         expired_at: The moment at which the value counts as expired, if a soft invalidation has come by.
         awaits: The flights it waits for, with how often.
     """
@@ -50,6 +51,7 @@ class Flight:
         "done",
         "error",
         "expired_at",
+        "found",
         "key",
         "labels",
         "noted",
@@ -70,6 +72,7 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self.background = False
         self.detached: str | None = None
+        self.found = False
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None

@@ -13,6 +13,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from shared_prompt_cache._bus import Bus
 from shared_prompt_cache._computation import Computations
@@ -25,6 +26,10 @@ from shared_prompt_cache._core.scopes import ALL, ScopeId, Scopes, Sweep, Verdic
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.events import Cause, Invalidation, Removal, RemovalReason, ScopeKind
+
+if TYPE_CHECKING:
+    from shared_prompt_cache._tier.tier import Tier
+    from shared_prompt_cache.stores import Selection
 
 
 class Announcement:
@@ -65,6 +70,7 @@ class Invalidations:
         labelling: Labelling,
         events: Bus,
         clock: Clock,
+        tier: Tier | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._scopes = scopes
@@ -75,6 +81,9 @@ class Invalidations:
         self._labelling = labelling
         self._events = events
         self._clock = clock
+        self._tier = tier
+        if tier is not None:
+            tier.follows(self.apply)
         self._now = clock.monotonic
         self._origin = f"{socket.gethostname()}:{os.getpid()}:{name}:{id(self):x}"
         self._sequence = 0
@@ -82,9 +91,25 @@ class Invalidations:
         self._reclaiming: asyncio.Handle | None = None
 
     def apply(
-        self, scope: ScopeKind, name: str | None, *, project: str | None = None, cause: Cause, soft: bool = False
+        self,
+        scope: ScopeKind,
+        name: str | None,
+        *,
+        project: str | None = None,
+        cause: Cause,
+        soft: bool = False,
+        journalled: bool = False,
     ) -> Announcement:
-        """Put an invalidation in force. It is final when this returns; telling and reclaiming follow behind."""
+        """Put an invalidation in force. It is final when this returns; telling and reclaiming follow behind.
+
+        Args:
+            scope: What is invalidated.
+            name: Which one.
+            project: The project that an agent's invalidation is limited to.
+            cause: Why.
+            soft: Whether entries expire instead.
+            journalled: Whether the store knows of it: others have invalidated.
+        """
         soft_at = self._now() if soft else None
         ids, condition = self._select(scope, name, project)
         self._sequence += 1
@@ -103,6 +128,8 @@ class Invalidations:
         if condition is not None:
             self._computations.forget_failures(condition)  # once the entries are swept the condition is forgotten
         sweep = self._memory.invalidate(ids, condition, told, soft_at=soft_at)
+        if self._tier is not None and not journalled:
+            self._tier.announce(told, self._selection(scope, name, project))
         self.counts[scope] += 1
         announcement = Announcement(told, sweep, found=found)
         self._announcements.append(announcement)
@@ -125,6 +152,24 @@ class Invalidations:
         if scope == "file":
             return (), file_condition(name)
         return ((scope, name),), None
+
+    def _selection(self, scope: ScopeKind, name: str | None, project: str | None) -> Selection:
+        """Return what an invalidation selects in a store: the same that `_select` does here."""
+        from shared_prompt_cache.stores import _selection as selections  # noqa: PLC0415 - loaded where there is a store
+
+        if scope == "agent" and name is not None:
+            names = None if project is None else self._labelling.of_target(project)
+            return selections.select_agent(agent_ids(name, names), name, names)
+        if scope == "pattern" and name is not None:
+            return selections.select_pattern(name)
+        if scope == "file" and name is not None:
+            return selections.select_file(name)
+        return selections.select_scopes(self._select(scope, name, project)[0])
+
+    async def durable(self) -> None:
+        """Return when what was invalidated is journalled by the store, if there is one that is in use."""
+        if self._tier is not None:
+            await self._tier.durable()
 
     def select_target(self, target: Target) -> tuple[tuple[ScopeId, ...], Condition | None]:
         return self._select(target.scope, target.name, target.project)
@@ -193,3 +238,9 @@ def note_removal(history: History, events: Bus, entry: Entry, reason: RemovalRea
     history.removed(entry, reason, told)
     if events.wants_removals:
         events.publish(Removal(key=entry.key, reason=reason))
+
+
+def note_corrupt(events: Bus, key: str) -> None:
+    """Tell subscribers who want to know of each removal that the store had a row that cannot be read."""
+    if events.wants_removals:
+        events.publish(Removal(key=key, reason="corrupt"))

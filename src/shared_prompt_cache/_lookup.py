@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from shared_prompt_cache._computation import Computations, is_failure
 from shared_prompt_cache._core.conditions import Subject
-from shared_prompt_cache._core.entry import Entry
-from shared_prompt_cache._core.memory import Memory
+from shared_prompt_cache._core.entry import CachedPrompt, Entry
+from shared_prompt_cache._core.memory import SLICE, Memory
 from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._files.fingerprint import unchanged
 from shared_prompt_cache._files.projects import Labelling
@@ -27,6 +27,7 @@ from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._logging import log
 from shared_prompt_cache._options import Call
 from shared_prompt_cache.clock import Clock
+from shared_prompt_cache.keys import check_key
 
 _MOST_WARNED: Final = 1000
 
@@ -103,6 +104,7 @@ class Lookups:
                 if self._flights.may_leave_behind():
                     self._flights.leave_behind(self._launch(call) if flight is None else flight)
                 return self._serve_stale(stale)
+            began = flight is None
             if flight is None:
                 self.misses += 1
                 flight = self._launch(call)
@@ -114,6 +116,9 @@ class Lookups:
                 timeout=None if stale is None else call.soft_timeout,
                 background=True,
             )
+            if began and flight.found:
+                self.misses -= 1
+                self.hits += 1
             failed = not in_time or is_failure(flight.error)
             if call.stale_for and failed and (stale := await self._find_stale(call)) is not None:
                 return self._serve_stale(stale)
@@ -174,6 +179,34 @@ class Lookups:
                     entry.deadline = min(entry.expires, self._now() + self._proofs.lease)
                 return entry
         return None
+
+    async def promote(self, key: str, strict: bool) -> Entry | None:  # noqa: FBT001
+        """Return what the store has of `key`, valid when this returns; put it into memory."""
+        assert self._computations.promotions is not None  # noqa: S101 - who calls has looked
+        promoted = await self._computations.promotions.promote(key)
+        return await self.find(key, strict) if promoted is None else promoted[1]
+
+    async def find_many(self, keys: Iterable[str], strict: bool) -> dict[str, CachedPrompt]:  # noqa: FBT001
+        """Return the entries of those of `keys` that are in memory or in the store."""
+        found: dict[str, CachedPrompt | None] = {}
+        for count, key in enumerate(keys, 1):
+            found[check_key(key)] = entry = await self.find(key, strict)
+            if entry is not None:
+                self.hit(entry)
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        promotions = self._computations.promotions
+        assert promotions is not None  # noqa: S101 - as above
+        missing = [key for key, entry in found.items() if entry is None]
+        for start in range(0, len(missing), SLICE):
+            keys = missing[start : start + SLICE]
+            for key, promoted in zip(keys, await promotions.promote_many(keys), strict=True):
+                if promoted is None:
+                    self.misses += 1
+                else:
+                    found[key] = promoted[1]
+                    self.hit(promoted[1])
+        return {key: entry for key, entry in found.items() if entry is not None}
 
     async def _find_in(self, table: MutableMapping[str, Entry], key: str, strict: bool) -> Entry | None:  # noqa: FBT001
         """Return what lies under `key` in the shelf or among the failures, if it stands and is proved."""
@@ -297,10 +330,11 @@ class Lookups:
             and call.key not in self._flights.table
             and self._flights.may_leave_behind()
         ):
-            self._flights.leave_behind(self._launch(call))
+            self._flights.leave_behind(self._launch(call, anew=True))  # the store has no other than that entry
 
-    def _launch(self, call: Call) -> Flight:
-        return self._computations.launch(asyncio.get_running_loop(), call.key, call.compute, call.labels, call.making)
+    def _launch(self, call: Call, *, anew: bool = False) -> Flight:
+        loop = asyncio.get_running_loop()
+        return self._computations.launch(loop, call.key, call.compute, call.labels, call.making, anew=anew)
 
     def compare_labels(
         self, entry: Entry, agent: str | None, project: str | PathLike[str] | None, tags: Iterable[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared_prompt_cache._core.scopes import Verdict
@@ -31,7 +32,8 @@ def stats(cache: SharedPromptCache) -> CacheStats:
         expirations=memory.expirations,
         dropped_values=computations.refused,
         invalidations=dict(cache._invalidations.counts),
-        watcher={} if cache._watch is None else cache._watch.figures,
+        store={} if cache._tier is None else cache._tier.figures,
+        watcher={} if cache._life.watch is None else cache._life.watch.figures,
     )
 
 
@@ -41,13 +43,17 @@ def explain(cache: SharedPromptCache, key: str) -> Explanation:
     if entry is not None and cache._scopes.judge(entry) is Verdict.FALLEN:
         cache._history.removed(entry, "invalidated", cache._scopes.why(entry))
         entry = None
-    return explain_entry(key, entry, key in cache._flights.table, cache._history)
+    explanation = explain_entry(key, entry, key in cache._flights.table, cache._history)
+    reason = None if cache._tier is None else cache._tier.reason(key)
+    return explanation if reason is None else replace(explanation, memory_only=reason)
 
 
 def health(cache: SharedPromptCache) -> Health:
     """Return the state of each part, and of the whole."""
     parts = {"memory": PartHealth(status="ok")}
-    if cache._watch is not None:
-        parts |= cache._watch.health()
+    if cache._tier is not None:
+        parts["store"] = cache._tier.health()
+    if cache._life.watch is not None:
+        parts |= cache._life.watch.health()
     degraded = any(part.status == "degraded" for part in parts.values())
     return Health(status="degraded" if degraded else "ok", parts=parts, unwatched=cache._proofs.unwatched)

@@ -27,14 +27,14 @@ from shared_prompt_cache._core.entry import CachedPrompt
 from shared_prompt_cache._core.filing import Filing
 from shared_prompt_cache._core.history import History
 from shared_prompt_cache._core.memory import SLICE, Memory
-from shared_prompt_cache._core.scopes import ALL, Scopes
+from shared_prompt_cache._core.scopes import Scopes
 from shared_prompt_cache._files.files import Files
 from shared_prompt_cache._files.places import absolute
 from shared_prompt_cache._files.projects import Labelling, agent_id, check_project
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.recorder import ACTIVE, current
-from shared_prompt_cache._flights import outlast
-from shared_prompt_cache._invalidation import Invalidations, note_removal
+from shared_prompt_cache._invalidation import Invalidations, note_corrupt, note_removal
+from shared_prompt_cache._life import Life, watching
 from shared_prompt_cache._lock import KeyLock, Locks
 from shared_prompt_cache._lookup import Lookups
 from shared_prompt_cache._options import (
@@ -52,7 +52,6 @@ from shared_prompt_cache._options import (
     check_tags,
 )
 from shared_prompt_cache.clock import Clock, check_clock, seconds
-from shared_prompt_cache.errors import CacheClosedError, ConfigError, WrongLoopError
 from shared_prompt_cache.events import ApiCall, ScopeKind
 from shared_prompt_cache.keys import check_key, check_pattern
 
@@ -60,11 +59,12 @@ if TYPE_CHECKING:
     from shared_prompt_cache._blocking import BlockingCache, ComputeOptions
     from shared_prompt_cache._cached import Decorator
     from shared_prompt_cache._core.stats import CacheStats, Explanation, Health
-    from shared_prompt_cache._files.watch import FileWatch
     from shared_prompt_cache._files.watchers import Watcher
+    from shared_prompt_cache._tier.tier import Tier
     from shared_prompt_cache._warm import Progress, WarmReport
     from shared_prompt_cache.config import CacheConfig
     from shared_prompt_cache.rules import WatchRule
+    from shared_prompt_cache.stores import Store
 
 T = TypeVar("T")
 Compute = Callable[[], Awaitable[T | Computed[T]]]
@@ -80,6 +80,7 @@ class SharedPromptCache:
         ttl_seconds: The default time to live, in seconds or as a timedelta; `math.inf` for never.
         max_memory_mb: The most memory that entries may take, in MiB, with keys, metadata and bookkeeping.
         eviction_policy: Which entry goes when there is no room: `"lru"`, the least recently used.
+        store: A second tier that keeps entries beyond the life of the process, such as `stores.SQLiteStore`.
         watch: Rules that turn changes of files into invalidations, usually from `presets`.
         freshness: `"strict"`: a value made from files is proved by them at each read. `"events"`: it is trusted until
             the watcher reports a change.
@@ -90,7 +91,7 @@ class SharedPromptCache:
     Raises:
         ConfigError: If an argument cannot be used; it names the argument.
 
-    A cache belongs to the event loop of its first await. Without `watch` it needs no start; with it, use
+    A cache belongs to the event loop of its first await. Without `store` and `watch` it needs no start; with one, use
     `async with cache:` or `await cache.start()` and `await cache.aclose()`.
     """
 
@@ -101,6 +102,7 @@ class SharedPromptCache:
         *,
         max_memory_mb: float = 100,
         eviction_policy: Literal["lru"] = "lru",
+        store: Store | None = None,
         watch: Iterable[WatchRule] = (),
         freshness: Freshness = "strict",
         watcher: Literal["auto", "watchfiles", "polling"] | Watcher = "auto",
@@ -140,23 +142,52 @@ class SharedPromptCache:
             removed=partial(note_removal, self._history, self.events),  # not the cache: it may be forgotten unclosed
             released=self._proofs.release,
         )
+        self._tier: Tier | None = None
+        if store is not None:
+            from shared_prompt_cache._tier.tier import Tier  # noqa: PLC0415 - loaded when used
+
+            self._tier = Tier(store, self.name, self._scopes, self._labelling, self._proofs, self._clock)
+            self._tier.corrupt = partial(note_corrupt, self.events)
         self._computations = Computations(
-            self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock
+            self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock, self._tier
         )
         self._flights = self._computations.flights
         self._lookups = Lookups(
             self.name, self._scopes, self._memory, self._computations, self._proofs, self._labelling, self._clock
         )
         self._invalidations = Invalidations(
-            self.name, self._scopes, self._memory, self._computations, self._labelling, self.events, self._clock
+            self.name,
+            self._scopes,
+            self._memory,
+            self._computations,
+            self._labelling,
+            self.events,
+            self._clock,
+            self._tier,
         )
-        self._watcher = watcher
-        self._watch: FileWatch | None = None  # made by start()
         self._locks = Locks()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._state: Literal["new", "started", "closed"] = "new"
-        self._starting: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._life = Life(
+            self.name,
+            self._memory,
+            self._computations,
+            self._invalidations,
+            self._proofs,
+            self.events,
+            watching=watching(
+                self._scopes,
+                self._proofs,
+                self._rules,
+                self._invalidations,
+                watcher,
+                strict=self._strict,
+                wall=self._clock.wall,
+                # What is written there would be a cause to write again.
+                ignored=() if (folder := getattr(store, "path", None)) is None else (folder,),
+            ),
+            needs_start="watches files" if self._rules else None if store is None else "has a store",
+            tier=self._tier,
+        )
+        self._enter = self._life.enter
         # What a hit touches, bound once.
         self._hits = 0
         self._get = self._memory.entries.get
@@ -179,16 +210,18 @@ class SharedPromptCache:
         from shared_prompt_cache.presets import rules_of  # noqa: PLC0415 - loaded when used
 
         config = load(source)
+        store = None
         if config.persistence.enabled:
-            raise ConfigError(
-                "persistence is enabled, and this version keeps entries in memory alone; set enabled: false",
-                field="persistence.enabled",
-            )
+            from shared_prompt_cache._files.mounts import is_remote  # noqa: PLC0415 - loaded when used
+            from shared_prompt_cache.stores import SQLiteStore  # noqa: PLC0415 - the same
+
+            store = SQLiteStore(config.persistence.path, is_remote=is_remote)
         cache = cls(
             config.max_size,
             config.default_ttl,
             max_memory_mb=config.max_memory_mb,
             eviction_policy=config.eviction_policy,  # type: ignore[arg-type] # checked by the configuration
+            store=store,
             watch=rules_of(config.watch),
             freshness=config.freshness,
             watcher=config.watcher,
@@ -198,58 +231,24 @@ class SharedPromptCache:
         return cache
 
     async def start(self) -> None:
-        """Begin to watch; needed where there are watch rules. Returns when no change is missed any more. Idempotent."""
-        from shared_prompt_cache._files.watch import FileWatch  # noqa: PLC0415 - loaded when used
+        """Open the store and begin to watch; needed where there is a store, or watch rules. Idempotent.
 
-        if self._closing is not None:
-            await outlast(self._closing)
-        self._enter(starting=True)
-        if self._starting is None:
-            self._state = "started"
-            self._watch = FileWatch(
-                self._scopes,
-                self._proofs,
-                self._rules,
-                watcher=self._watcher,
-                select=self._invalidations.select_target,
-                raised=self._invalidations.raise_targets,
-                follow_dependencies=not self._strict,
-                wall=self._clock.wall,
-            )
-            self._starting = asyncio.ensure_future(self._watch.start())
-        starting = self._starting
-        try:
-            await asyncio.wait((starting,))  # one start, for all who ask for it
-            self._enter()  # it may have been closed meanwhile
-            starting.result()
-        except BaseException:
-            await self.aclose()
-            raise
+        Returns when no change is missed any more. A store that fails does not: `health()` says so, and it is tried
+        again.
+
+        Raises:
+            ConfigError: If the store cannot be used as it is set up.
+            StoreError: If its folder, or the key file, is not to be trusted, say because others may write to it.
+        """
+        await self._life.start(self.aclose)
 
     async def aclose(self) -> None:
-        """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`."""
-        if self._blocking is not None and await self._blocking.released():
-            return
-        if self._state != "closed":
-            self._enter(starting=True)
-            self._state = "closed"
-            self._closing = asyncio.ensure_future(self._close(asyncio.current_task()))
-        if self._closing is not None:
-            await outlast(self._closing)
+        """End flights, watch, listeners and threads, and forget the entries. Who waits gets `CacheClosedError`.
 
-    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
-        self._memory.invalidate((ALL,))  # who is woken by the end of a flight finds nothing stale
-        await self._flights.aclose(caller)
-        self._computations.clear_failures()
-        await self._invalidations.drain()
-        watch, starting, self._watch, self._starting = self._watch, self._starting, None, None
-        if watch is not None and starting is not None:
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            await watch.aclose()
-        await self._proofs.aclose()
-        await self.events.aclose(caller)
-        self._loop = self._closing = None
+        What is to be written to the store is written first, for 5 seconds at the most.
+        """
+        if self._blocking is None or not await self._blocking.released():
+            await self._life.aclose()
 
     _blocking: BlockingCache | None = None  # made when it is first asked for
 
@@ -268,22 +267,6 @@ class SharedPromptCache:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    def _enter(self, *, starting: bool = False) -> asyncio.AbstractEventLoop:
-        """Check that the cache may be used here and now; the first call binds it to its loop."""
-        loop = asyncio.get_running_loop()
-        if self._state == "closed" and not starting:
-            raise CacheClosedError(f"the cache {self.name!r} is closed; use it in `async with cache:`, or start() it")
-        if self._state == "new" and self._rules and not starting:
-            raise CacheClosedError(f"the cache {self.name!r} watches files and is not started; use `async with cache:`")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongLoopError(
-                f"the cache {self.name!r} belongs to another event loop; "
-                "use one cache for each loop, or cache.blocking from other threads"
-            )
-        return loop
 
     async def get_prompt(self, key: str, *, freshness: Freshness | None = None) -> CachedPrompt | None:
         """Return the entry of `key`, or None; never waits for a computation.
@@ -309,6 +292,8 @@ class SharedPromptCache:
         entry = await self._lookups.find(
             check_key(key), self._strict if freshness is None else check_freshness(freshness)
         )
+        if entry is None and self._tier is not None and self._computations.enabled:
+            entry = await self._lookups.promote(key, self._strict if freshness is None else freshness == "strict")
         if entry is None:
             self._lookups.misses += 1
             return None
@@ -413,7 +398,10 @@ class SharedPromptCache:
         return await self._lookups.serve(call)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:
-        """Return the entries of those of `keys` that are there."""
+        """Return the entries of those of `keys` that are there; the store is asked for 128 at once."""
+        if self._tier is not None and self._computations.enabled:
+            self._enter()
+            return await self._lookups.find_many(check_keys(keys), self._strict)
         found = {}
         for count, key in enumerate(check_keys(keys), 1):
             entry = await self.get_prompt(key)
@@ -521,6 +509,7 @@ class SharedPromptCache:
         self._enter()
         told = self._invalidations.apply("key", check_key(key), cause=ApiCall(verb="invalidate"), soft=soft)
         await self._invalidations.counted(told)
+        await self._invalidations.durable()
         return told.found
 
     async def invalidate_pattern(self, pattern: str, *, soft: bool = False) -> int:
@@ -556,7 +545,15 @@ class SharedPromptCache:
     ) -> int:
         self._enter()
         told = self._invalidations.apply(scope, name, project=project, cause=ApiCall(verb=verb), soft=soft)
-        return await self._invalidations.counted(told)
+        dropped = await self._invalidations.counted(told)
+        await self._invalidations.durable()
+        return dropped
+
+    async def flush(self) -> None:
+        """Return when what was kept and invalidated before the call is in the store, as far as the store is in use."""
+        self._enter()
+        if self._tier is not None:
+            await self._tier.flush()
 
     async def sync(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - part of the public interface
         """Return when every change of a file made before the call has been applied.
@@ -568,8 +565,8 @@ class SharedPromptCache:
         """
         self._enter()
         async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
-            if self._watch is not None:
-                await self._watch.sync()
+            if self._life.watch is not None:
+                await self._life.watch.sync()
         self._enter()  # it may have been closed before all of them were applied
 
     async def evict_oldest(self, count: int = 1) -> int:

@@ -82,12 +82,15 @@ class StoreError(CacheError):
     Attributes:
         operation: What the store was asked to do.
         key: The key it was asked about, where there is one.
+        final: Whether it will be so until somebody changes something, such as who may write to a folder; a cache whose
+            store cannot be opened for such a reason does not start.
     """
 
-    def __init__(self, message: str, *, operation: str, key: str | None = None) -> None:
+    def __init__(self, message: str, *, operation: str, key: str | None = None, final: bool = False) -> None:
         super().__init__(message)
         self.operation = operation
         self.key = key
+        self.final = final
 
 
 class ComputeTimeout(CacheError, TimeoutError):  # noqa: N818 - named like the asyncio.Timeout it stands beside

@@ -28,7 +28,7 @@ class TestMemoryStore(StoreContract):
 class TestSQLiteStore(StoreContract):
     @pytest.fixture
     def make_store(self, tmp_path):
-        return lambda: SQLiteStore(tmp_path / "store", max_size_mb=self.max_size_mb)
+        return lambda: SQLiteStore(tmp_path / "prompts", max_size_mb=self.max_size_mb)
 
 
 class TestChaosStore(StoreContract):

@@ -234,9 +234,9 @@ async def test_f07_by_events_too_and_folder_by_folder(open_cache, tmp_path):
     assert await text(cache, path) is None
     await until_watched(cache)
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
-        before = cache._watch.events
+        before = cache._life.watch.events
         folder.mkdir()
-        await wait_until(lambda before=before: cache._watch.events > before)
+        await wait_until(lambda before=before: cache._life.watch.events > before)
         assert await text(cache, path) is None
         await until_watched(cache)
     path.write_text("here")

@@ -84,7 +84,7 @@ class World:
 def test_many_threads_are_all_served_and_nothing_old(where):
     world = World()
     with opened(where, max_size=4) as cache:
-        loop = cache._loop
+        loop = cache._life.loop
         task = asyncio.run_coroutine_threadsafe(world.use_async(cache, THREADS), loop)
         outcomes = at_once(*[lambda seed=seed: world.use(cache.blocking, seed) for seed in range(THREADS)])
         task.result(PATIENCE)

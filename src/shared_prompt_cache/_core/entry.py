@@ -266,6 +266,16 @@ class Entry(CachedPrompt):
             if not self.origin.dependencies:
                 self.revision = revision
 
+    def promoted(self, created_at: float, expires: float) -> None:
+        """Take over the times that it has in the store it comes from.
+
+        Nobody watched its files before now, so the first read that goes by events has to prove them.
+        """
+        self._created_at = created_at
+        self.expires = self.deadline = expires
+        if self.origin is not None and self.origin.dependencies:
+            self.origin.followed = UNJUDGED
+
     def soften(self, at: float) -> None:
         """Let it expire at `at`, unless it expires earlier."""
         self.expires = min(self.expires, at)

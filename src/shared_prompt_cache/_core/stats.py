@@ -95,7 +95,7 @@ class Health:
 
     Attributes:
         status: `"degraded"` if one part is, else `"ok"`.
-        parts: The parts in use, by name: `"memory"`, `"watcher"`, one `"root:<path>"` for each watched root.
+        parts: The parts in use, by name: `"memory"`, `"store"`, `"watcher"`, one `"root:<path>"` for each watched root.
         unwatched: Files that entries depend on and no watcher covers; they are verified at each read.
     """
 
@@ -120,6 +120,7 @@ class Explanation:
         reason: What removed it, or kept it out.
         invalidation: The invalidation that removed it.
         chain: The steps from the first cause to the key, one sentence each.
+        memory_only: Why the store cannot keep the value, None if nothing is known of that.
     """
 
     key: str
@@ -133,11 +134,13 @@ class Explanation:
     reason: str | None = None
     invalidation: Invalidation | None = None
     chain: tuple[str, ...] = ()
+    memory_only: str | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.key!r} is {self.state}" + (f": {self.reason}" if self.reason else "")]
         lines += [f"  {step}" for step in self.chain]
         lines += [f"  made from {path}" for path in self.dependencies]
+        lines += [f"  in memory alone: {self.memory_only}"] if self.memory_only else []
         return "\n".join(lines)
 
 

@@ -52,6 +52,10 @@ class Baseline:
         self._unwalked: tuple[tuple[str, str], ...] = ()
         self._roots = [root for rule in table.rules for root in import_roots(rule.project_root or rule.root)]
 
+    def known(self) -> list[tuple[str, Dependency]]:
+        """Return all that is recorded, of files and of what they import; another thread may compare meanwhile."""
+        return [*self._imported.items(), *self.files.items()]
+
     def compare(self, paths: Collection[str] | None, *, initial: bool = False) -> Compared:
         """Look at files and take what is there for the new state.
 

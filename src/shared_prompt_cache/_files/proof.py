@@ -106,15 +106,15 @@ class Proofs:
         revision = self._scopes.revision
         comparison = origin.comparing = _Comparison()
         try:
-            refreshed = await self.in_thread(_refreshed, origin.dependencies)
-            comparison.holds = not isinstance(refreshed, str)
+            found = await self.in_thread(refreshed, origin.dependencies)
+            comparison.holds = not isinstance(found, str)
         finally:
             comparison.set()
             origin.comparing = None
-        if isinstance(refreshed, str):
-            origin.changed = refreshed
+        if isinstance(found, str):
+            origin.changed = found
             return False
-        self._renew(origin, refreshed)
+        self._renew(origin, found)
         origin.checked = origin.followed = revision
         return True
 
@@ -135,7 +135,7 @@ class Proofs:
         """
         if _on_loop(dependencies) and unchanged(dependencies):
             return True
-        return not isinstance(await self.in_thread(_refreshed, dependencies), str)
+        return not isinstance(await self.in_thread(refreshed, dependencies), str)
 
     async def moved(self, dependencies: tuple[Dependency, ...]) -> str | None:
         """Return a path whose content is no longer what the record says, None if all were current at one moment.
@@ -281,8 +281,8 @@ def _declared(paths: list[str]) -> list[Dependency]:
     return [declared(path) for path in paths]
 
 
-def _refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] | str:
-    """Return the records as of now, or the path of one whose content differs."""
+def refreshed(dependencies: tuple[Dependency, ...]) -> tuple[Dependency, ...] | str:
+    """Return the records as of now, or the path of one whose content differs. It blocks: for a thread."""
     found = []
     for dependency in dependencies:
         now = compare(dependency)

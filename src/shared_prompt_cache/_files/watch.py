@@ -58,6 +58,7 @@ class FileWatch:
         select: Tells what an invalidation of a target would take.
         raised: Called with the targets to invalidate, in one synchronous stretch.
         follow_dependencies: Whether to watch the folders of dependencies, too.
+        ignored: Folders of the cache's own, in which nothing is ever a cause.
         wall: The wall clock.
     """
 
@@ -72,10 +73,11 @@ class FileWatch:
         raised: Raise,
         follow_dependencies: bool,
         wall: Callable[[], float],
+        ignored: Iterable[str] = (),
     ) -> None:
         self.proofs = proofs
         self._scopes = scopes
-        self._table = RuleTable(rules)
+        self._table = RuleTable(rules, ignored=ignored)
         self._baseline = Baseline(self._table)
         self._choice = watcher
         self._arming: Arming | None = None
@@ -102,6 +104,8 @@ class FileWatch:
         self._retry: asyncio.TimerHandle | None = None
         self._anew = False  # the next round tells whether a failure is over
         self.events = self.batches = self.pauses = 0
+        self.compared: Callable[[], None] = nobody
+        """Called when changes have been found, and what they invalidate is in force."""
 
     # Life.
 
@@ -148,6 +152,39 @@ class FileWatch:
             await arming.aclose()
         self.proofs.wanted = self.proofs.pulse = nobody
         self.proofs.lease = None
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The roots of the rules."""
+        return self._table.roots
+
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """The digest of each file that rules match, or that such a file imports."""
+        return {path: seen.digest for path, seen in self._baseline.known() if seen.digest}
+
+    def concerns(self, path: str) -> bool:
+        """Return whether rules match a path."""
+        return bool(self._table.match(path))
+
+    async def differ(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> None:
+        """Invalidate what the differences between two states of `contents` invalidate."""
+        targets = await self.proofs.in_thread(self._between, before, now)
+        for start in range(0, len(targets), _PORTION):
+            self._raise(targets[start : start + _PORTION])
+            await asyncio.sleep(0)
+
+    def _between(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> Sequence[tuple[Target, Cause]]:
+        kinds: dict[str, ChangeKind] = {}
+        for path in sorted(before.keys() | now.keys()):
+            if before.get(path) == now.get(path):
+                continue
+            for importer in self._baseline.links.get(path, ()):
+                kinds.setdefault(importer, "modified")
+            if self._table.match(path):
+                kinds[path] = "added" if path not in before else "deleted" if path not in now else "modified"
+        changes = [FileChange(path=Path(path), kind=kind) for path, kind in kinds.items()]
+        return self._table.targets(changes, known=list(self._baseline.files))
 
     async def sync(self) -> None:
         """Return when every change made before the call has been applied."""
@@ -275,6 +312,8 @@ class FileWatch:
             for start in range(0, len(targets), _PORTION):
                 self._raise(targets[start : start + _PORTION])
                 await asyncio.sleep(0)
+            if compared.changes:
+                self.compared()
         except BaseException:
             self._raise([(Target("all"), Recovery(reason="a comparison with the files could not be finished"))])
             raise

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from shared_prompt_cache.stores import _seal as _seal  # with the package, and not later on somebody's event loop
 from shared_prompt_cache.stores._memory import MemoryStore
 from shared_prompt_cache.stores._protocol import (
     Journal,

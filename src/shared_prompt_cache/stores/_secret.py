@@ -44,7 +44,8 @@ def load_secret(environ: Mapping[str, str] | None = None) -> bytes:
         ConfigError: If the variable is set and too short. It is part of the configuration: somebody has to change it,
             and nothing gets better by going on.
         StoreError: If the file cannot be made, or is not to be trusted. That is a state of the machine, like a store
-            on a disk that is full: the cache goes on in memory, says so, and tries again.
+            on a disk that is full: the cache goes on in memory, says so, and tries again; but a file that is not to
+            be trusted is `final`.
     """
     environ = os.environ if environ is None else environ
     given = environ.get(VARIABLE, "").strip()
@@ -180,9 +181,9 @@ def _publish(beside: Path, path: Path) -> None:
             beside.rename(path)
 
 
-def _failure(path: Path, reason: str) -> StoreError:
-    return StoreError(f"the key file of stored entries, {path}: {reason}", operation="open")
+def _failure(path: Path, reason: str, *, final: bool = False) -> StoreError:
+    return StoreError(f"the key file of stored entries, {path}: {reason}", operation="open", final=final)
 
 
 def _refuse(path: Path, what: str, remedy: str) -> NoReturn:
-    raise _failure(path, f"{what}, so it is not trusted; {remedy}, {_REMEDY}")
+    raise _failure(path, f"{what}, so it is not trusted; {remedy}, {_REMEDY}", final=True)

@@ -25,7 +25,7 @@ from typing import Final
 from shared_prompt_cache._core.scopes import ScopeId
 from shared_prompt_cache.keys import glob_matcher, literal_prefix
 
-_SEPARATOR: Final = "\x1f"
+SEPARATOR: Final = "\x1f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Selection:
         found = [name for name in names if name.startswith(self.prefixes)]
         if found and self.pattern is not None:
             match = glob_matcher(self.pattern)
-            found = [name for name in found if match(name.partition(_SEPARATOR)[2])]
+            found = [name for name in found if match(name.partition(SEPARATOR)[2])]
         return bool(found) and (
             self.projects is None or any(name_of(("project", project)) in names for project in self.projects)
         )
@@ -61,7 +61,13 @@ class Selection:
 
 def name_of(scope: ScopeId) -> str:
     """Return the name of a scope."""
-    return _SEPARATOR.join(scope)
+    return SEPARATOR.join(scope)
+
+
+def scope_of(name: str) -> ScopeId:
+    """Return the scope that has a name; of one whose parts hold the separator it is another."""
+    kind, *rest = name.split(SEPARATOR, 2 if name.startswith("agent" + SEPARATOR) else 1)
+    return (kind, *rest)
 
 
 def names_of(

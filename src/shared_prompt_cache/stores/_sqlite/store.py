@@ -13,7 +13,7 @@ from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
 from shared_prompt_cache.stores._protocol import Journal, Lease, Notice, StoredEntry, StoreStats, Swap, Write
 from shared_prompt_cache.stores._sqlite import entries, journal, leases
 from shared_prompt_cache.stores._sqlite.database import Database, Shared
-from shared_prompt_cache.stores._sqlite.place import Place
+from shared_prompt_cache.stores._sqlite.place import Place, RefusedError
 from shared_prompt_cache.stores._sqlite.poll import Poll
 
 T = TypeVar("T")
@@ -60,6 +60,11 @@ class SQLiteStore:
         self._doors: _Doors | None = None
         self._uses: dict[str, None] = {}  # keys that were read, in order, and have not been noted in the database
         self._evictions = 0
+
+    @property
+    def path(self) -> str:
+        """The folder, absolute; watch rules leave alone what is in it."""
+        return self._place.folder
 
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """See `Store`."""
@@ -234,7 +239,8 @@ class SQLiteStore:
     def _failure(self, error: Exception, operation: str, key: str | None) -> StoreError:
         if self._doors is None and operation != "open":
             return StoreError("the store was closed meanwhile", operation=operation, key=key)
-        return StoreError(f"{operation} failed in {self._place.folder}: {error}", operation=operation, key=key)
+        message = f"{operation} failed in {self._place.folder}: {error}"
+        return StoreError(message, operation=operation, key=key, final=isinstance(error, RefusedError))
 
 
 class _Doors:

@@ -1,0 +1,1 @@
+"""The second tier: what stands between the memory of one cache and its store."""

@@ -1,0 +1,407 @@
+"""The second tier of one cache: reads that prove what they find (`reader.py`), and one writer behind the callers.
+
+`write` and `announce` queue and never wait. One task hands what waits to the store, invalidations first; another
+follows what other caches enter in the journal (`follower.py`). An entry is stamped when it is kept: at that moment it
+has been judged by all that is in force here.
+
+While the store is out of use the cache goes on in memory: reads find nothing, entries are not written (their keys are
+noted, since the rows they would have replaced are old now), and invalidations wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Final, TypeVar
+
+from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._core.scopes import ALL, Scopes
+from shared_prompt_cache._core.stats import PartHealth
+from shared_prompt_cache._files.projects import Labelling
+from shared_prompt_cache._files.proof import Proofs
+from shared_prompt_cache._flights import Flight
+from shared_prompt_cache._logging import log
+from shared_prompt_cache._tier.breaker import Away, Breaker
+from shared_prompt_cache._tier.files import StoredFiles, Watch
+from shared_prompt_cache._tier.follower import Apply, Follower
+from shared_prompt_cache._tier.journal import EVERYTHING, written
+from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
+from shared_prompt_cache._tier.reader import Found, Reader
+from shared_prompt_cache._tier.rows import pack_all
+from shared_prompt_cache.clock import Clock
+from shared_prompt_cache.errors import SerializationError
+from shared_prompt_cache.events import Invalidation
+from shared_prompt_cache.stores import Notice, Selection, Stamp, Store, Write
+from shared_prompt_cache.stores._seal import Sealer
+from shared_prompt_cache.stores._secret import load_secret
+from shared_prompt_cache.stores._selection import select_scopes
+
+T = TypeVar("T")
+_ENDING: Final = 5.0
+"""How many seconds a closing waits for what is queued."""
+_PORTION: Final = 64
+_SWEPT_AFTER: Final = 64
+_SWEPT_AT_ONCE: Final = 256
+_MOST_REASONS: Final = 1000
+
+
+class Tier:
+    """Stands between one cache and its store.
+
+    Attributes:
+        corrupt: Called with the key of a row that cannot be read.
+    """
+
+    corrupt: Callable[[str], None]
+
+    def __init__(
+        self, store: Store, name: str, scopes: Scopes, labelling: Labelling, proofs: Proofs, clock: Clock
+    ) -> None:
+        self._written = self._refused = 0
+        self._store = store
+        self._name = name
+        self._proofs = proofs
+        self._clock = clock
+        self._outbox = Outbox()
+        self._follower = Follower(store, self._ask)
+        self._reasons: OrderedDict[str, str] = OrderedDict()
+        self._said: set[type] = set()  # what has been logged once
+        self._breaker = Breaker(name, clock.wall, self._broken)
+        self._sealer: Sealer | None = None  # there is one once the store has been open
+        self._opened = False
+        self._following = False  # whether the journal has been read, so that what others add is known
+        self._files: StoredFiles | None = None
+        self._reads = False  # whether rows may be read: only once the watched files have been compared
+        self._number = 0  # the last invalidation that began here
+        self._missed = False  # something was kept before the store was open, so before the journal was followed
+        self._wake = asyncio.Event()
+        self._news = asyncio.Event()
+        self._reader = Reader(
+            store,
+            name,
+            scopes,
+            labelling,
+            proofs,
+            clock,
+            self._outbox,
+            self._follower.remembered,
+            partial(self._ask, reading=True),
+            self._unreadable,
+        )
+        self._progress: list[asyncio.Future[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unswept = 0
+
+    def follows(self, apply: Apply) -> None:
+        """Let `apply` put in force what others have invalidated."""
+        self._follower.apply = apply
+
+    # Life.
+
+    async def open(self) -> None:
+        """Open the store and begin to follow it; if that cannot be done now it is tried again later.
+
+        Raises:
+            ConfigError: If it never can be, as it is set up.
+            StoreError: If somebody has to change something in the place of the store first.
+        """
+        self._outbox.clear()
+        self._reasons.clear()
+        self._number = 0
+        self._missed = self._following = self._reads = False
+        self._files = None
+        self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
+        self._wake, self._news = asyncio.Event(), asyncio.Event()
+        with suppress(Away):
+            await self._recover()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(work(), name=f"shared-prompt-cache store {name}")
+            for name, work in (("writer", self._work), ("follower", self._follow))
+        ]
+
+    async def follow(self, watch: Watch) -> None:
+        """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
+        self._files = StoredFiles(watch, self._store, self._ask, self._wake.set)
+        with suppress(Away):
+            if self._ready:  # or it is done when the store recovers
+                await self._files.compare()
+        self._reads = True
+
+    async def aclose(self) -> None:
+        """Write what waits, as far as the store takes it, and close it; nothing is left."""
+        if self._tasks and self._opened:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ENDING):
+                    await self.flush()
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._breaker.reason = "it is closed"
+        self._tell()
+        if self._opened:
+            self._opened = False
+            with suppress(Away):
+                await self._ask("aclose", self._store.aclose)
+        self._breaker.reason, self._breaker.since = "it is not open", None
+
+    @property
+    def _ready(self) -> bool:
+        return self._breaker.reason is None
+
+    async def _ask(self, operation: str, call: Callable[[], Awaitable[T]], *, reading: bool = False) -> T:
+        patience = self._breaker.reading if reading else self._breaker.writing
+        return await self._breaker.run(operation, call, patience)
+
+    # Reading.
+
+    async def find(self, blocks: Sequence[Flight]) -> list[Found | None]:
+        """Return what the store has of the keys of `blocks`; see `Reader.find`."""
+        if not (self._ready and self._reads):
+            self._reader.misses += len(blocks)
+            return [None] * len(blocks)
+        return await self._reader.find(blocks)
+
+    def _unreadable(self, key: str) -> None:
+        self._wake.set()  # the row is to be deleted
+        self.corrupt(key)
+
+    # What is to be written.
+
+    def write(self, entry: Entry) -> None:
+        """Have an entry written that has just been judged and kept; never waits."""
+        if self._reasons:
+            self._reasons.pop(entry.key, None)
+        if self._ready:
+            self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number))
+        else:
+            self._missed = self._missed or not self._following
+            self._outbox.dropped += 1
+            self._outdate(entry.key)
+        self._wake.set()
+
+    def outdate(self, key: str) -> None:
+        """Note that the cache has had a newer value of `key`, which is not written."""
+        self._outdate(key)
+        self._wake.set()
+
+    def _outdate(self, key: str) -> None:
+        self._outbox.outdate(key)
+        if len(self._outbox.outdated) > MOST_OUTDATED:
+            # More rows than are counted one by one: all of them go.
+            self._outbox.outdated.clear()
+            self._everything(self._number + 1)
+
+    def announce(self, told: Invalidation, selection: Selection) -> None:
+        """Have an invalidation journalled that is in force here, and began here; never waits."""
+        self._number = max(self._number + 1, told.sequence)
+        if len(self._outbox.notices) >= MOST_NOTICES:
+            self._everything(self._number)
+        else:
+            self._outbox.notices.append(Notice(self._follower.origin, self._number, selection, written(told)))
+        self._wake.set()
+
+    def _everything(self, number: int) -> None:
+        """Let one invalidation of everything stand for all that wait."""
+        self._number = max(self._number, number)
+        self._outbox.notices.clear()
+        self._outbox.notices.append(Notice(self._follower.origin, self._number, select_scopes((ALL,)), EVERYTHING))
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return a block; what is queued in it is written in one transaction."""
+        return self._outbox.grouped()
+
+    async def durable(self) -> None:
+        """Return when the invalidations announced so far are in the journal, or the store is out of use."""
+        number = self._number
+        # Cancelled here, the invalidation is in force and goes its way.
+        while self._ready and self._outbox.notices and self._outbox.notices[0].number <= number:
+            await self._next_step()
+
+    async def flush(self) -> None:
+        """Return when what was queued before is in the store, or given up."""
+        number, serial = self._number, self._outbox.serial
+        while self._ready and not (
+            self._outbox.is_past(serial) and (not self._outbox.notices or self._outbox.notices[0].number > number)
+        ):
+            await self._next_step()
+
+    async def _next_step(self) -> None:
+        step = asyncio.get_running_loop().create_future()
+        self._progress.append(step)
+        await step
+
+    def _tell(self) -> None:
+        """Let those look who wait for something to be written."""
+        steps, self._progress = self._progress, []
+        for step in steps:
+            if not step.done():
+                step.set_result(None)
+
+    # The writer.
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                if not self._ready:
+                    await asyncio.sleep(self._breaker.delay)
+                    await self._recover()
+                await self._deliver()
+            except Away:
+                continue
+            except Exception as error:  # noqa: BLE001 - who waits for what is queued must not wait for ever
+                # It was opened late, so there is nobody else to be told; or the store answered what no store answers.
+                self._breaker.trip(str(error) or type(error).__name__, error)
+                continue
+            await self._wake.wait()
+            self._wake.clear()
+
+    async def _deliver(self) -> None:
+        """Hand what waits to the store until nothing does."""
+        outbox = self._outbox
+        while outbox or (self._files is not None and self._files.unsaved):
+            if not self._ready:
+                raise Away  # a read has met trouble
+            if outbox.notices:
+                await self._journal_notices()
+            elif outbox.outdated:
+                await self._delete_outdated()
+            elif self._files is not None and self._files.unsaved:
+                await self._files.save()
+            else:
+                await self._put()
+            self._tell()
+
+    async def _journal_notices(self) -> None:
+        notices = list(self._outbox.notices)
+        sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
+        # No await from here on: nobody reads a row that one of them took before they are remembered.
+        if not self._follower.journalled(notices, sequences):
+            self._news.set()  # others were faster
+        self._outbox.durable(notices[-1].number)
+
+    async def _delete_outdated(self) -> None:
+        outdated = self._outbox.take_outdated()
+        keys = [key for key, checksum in outdated.items() if checksum is None]
+        bad = {key: checksum for key, checksum in outdated.items() if checksum is not None}
+        if keys:
+            await self._ask("delete", lambda: self._store.delete(keys))
+        if bad:
+            await self._ask("delete", lambda: self._store.delete(list(bad), checksums=bad))
+        self._outbox.deleted(outdated)
+
+    async def _put(self) -> None:
+        taken = self._outbox.take_writes()
+        done: list[str] = []
+        assert self._sealer is not None  # noqa: S101 - it is ready, so it has been open
+        try:
+            packed = await self._proofs.in_thread(pack_all, self._sealer, taken)
+            writes = [one for one in packed if isinstance(one, Write)]
+            put = await self._ask("put_many", lambda: self._store.put_many(writes)) if writes else []
+            done = [write.entry.key for write, stands in zip(writes, put, strict=True) if stands]
+            self._refused += len(put) - len(done)
+            for waiting, one in zip(taken, packed, strict=True):
+                if isinstance(one, SerializationError):
+                    self._explain(waiting.entry, one)
+        finally:
+            # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
+            self._outbox.written(done)
+        self._written += len(done)
+        self._unswept += len(done)
+        if self._unswept >= _SWEPT_AFTER:
+            self._unswept = 0
+            await self._ask("sweep", lambda: self._store.sweep(_SWEPT_AT_ONCE))
+
+    def _explain(self, entry: Entry, error: SerializationError) -> None:
+        """Remember why an entry is in memory alone; each type of value is logged once."""
+        self._reasons[entry.key] = str(error)
+        if len(self._reasons) > _MOST_REASONS:
+            self._reasons.popitem(last=False)
+        kind = type(entry.value)
+        if kind not in self._said and len(self._said) < _MOST_REASONS:
+            self._said.add(kind)
+            log(logging.WARNING, "store.value_refused", cache=self._name, key=entry.key, reason=str(error))
+
+    def reason(self, key: str) -> str | None:
+        """Return why the value of `key` is in memory alone, None if nothing is known of that."""
+        return self._reasons.get(key)
+
+    # The journal.
+
+    async def _follow(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._ready and self._following:
+                try:
+                    await self._follower.catch_up()
+                except Away:
+                    continue  # recovery reads the journal anyway
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._breaker.trip(str(error) or type(error).__name__, error)
+
+    # Trouble.
+
+    def _broken(self) -> None:
+        """Go on without the store."""
+        self._outbox.drop()
+        self._wake.set()
+        self._tell()
+
+    async def _recover(self) -> None:
+        """Open the store if it is not, and bring both sides up to date; reads come last."""
+        if not self._opened:
+            await self._ask("open", self._open)
+        if self._outbox.notices:
+            await self._journal_notices()
+        while self._outbox.outdated:
+            await self._delete_outdated()
+        if not self._following:
+            journal = await self._ask("journal", lambda: self._store.journal(0))
+            late = "the store was not open before, and other caches may have invalidated meanwhile"
+            self._follower.start_over(journal, late if self._missed else None)
+            self._missed, self._following = False, True
+        else:
+            await self._follower.catch_up()
+        if self._files is not None and not self._files.compared:
+            await self._files.compare()
+        while self._outbox.notices:
+            await self._journal_notices()
+        self._breaker.restore()
+        self._tell()
+
+    async def _open(self) -> None:
+        if self._sealer is None:
+            self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
+        await self._store.open(self._clock, self._news.set)
+        self._opened = True
+
+    # What it tells of itself.
+
+    def health(self) -> PartHealth:
+        """Return its state."""
+        if self._ready:
+            return PartHealth(status="ok")
+        waiting = len(self._outbox.notices)
+        more = f"; {waiting} invalidations are not durable yet" if waiting else ""
+        return PartHealth(status="degraded", reason=f"{self._breaker.reason}{more}", since=self._breaker.since)
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """Figures for `get_stats()`."""
+        return {
+            "hits": self._reader.hits,
+            "misses": self._reader.misses,
+            "written": self._written,
+            "refused": self._refused,
+            "dropped": self._outbox.dropped,
+            "corrupt": self._reader.corrupt,
+            "queued": len(self._outbox),
+            "pending_invalidations": len(self._outbox.notices),
+        }
