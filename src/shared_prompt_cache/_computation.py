@@ -134,10 +134,8 @@ class Computations:
                     warn_of_unrecorded(recorder, flight.key)
             except Exception as raised:  # noqa: BLE001 - it is handed to those who wait
                 error = raised
-            if recorder.reads:
-                moved = await self._proofs.moved(recorder.dependencies)
-                if moved is not None:
-                    recorder.spoil(f"{moved} changed while it was computed")
+            if recorder.reads and (moved := await self._proofs.moved(recorder.dependencies)) is not None:
+                recorder.spoil(f"{moved} changed while it was computed")
         except asyncio.CancelledError:
             error = ComputeCancelled(f"the computation of {flight.key!r} was cancelled from inside", key=flight.key)
         except BaseException as raised:
