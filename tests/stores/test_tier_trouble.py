@@ -1,7 +1,8 @@
 """A store that fails or hangs: the cache goes on in memory with right answers, says so, and recovers by itself.
 
 Seen to fail on planted bugs: a failure that reaches the caller; rows that are read before what was invalidated
-meanwhile is journalled; a store that is tried again without a pause; writes that are kept while there is no store.
+meanwhile is journalled; a store that is opened late and believed to have missed nothing; writes that are kept while
+there is no store; invalidations that pile up without a bound.
 """
 
 import asyncio

@@ -190,6 +190,9 @@ class Store(Protocol):
         Args:
             clock: Where time comes from.
             changed: Called on the loop, soon (within 50 ms) after somebody else may have changed anything.
+
+        Raises:
+            StoreError: If it cannot be opened now; `final` says that it never can until somebody changes something.
         """
 
     async def aclose(self) -> None:
