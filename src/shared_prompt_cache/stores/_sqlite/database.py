@@ -185,7 +185,8 @@ class Database(ObedientConnection):
             if raw is not None and self._place.identity() == self._identity:
                 surplus = schema.pragma(raw, "freelist_count") - schema.pragma(raw, "page_count") // 10
                 if surplus > 0:
-                    raw.execute(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})").fetchall()
+                    # As a script: by `execute` it would take one step, and give back one page.
+                    raw.executescript(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})")
                     schema.pragma(raw, "wal_checkpoint(PASSIVE)")  # only this makes the file shorter
 
     def check(self) -> tuple[bool, bool]:
