@@ -323,9 +323,9 @@ class Database(ObedientConnection):
         try:
             if self._reader is not None:
                 self._reader.join()  # of two that close at once neither is the last, who checkpoints and tidies up
-            if self._connection is not None:
-                with suppress(OSError), self.lock:
-                    self._disconnect()
+                if self._connection is not None:
+                    with suppress(OSError), self.lock:
+                        self._disconnect()
             self._disconnect()
         finally:
             self.lock.close()
