@@ -99,6 +99,7 @@ async def use(store, draw):
     return wrong
 
 
+@pytest.mark.timeout(900)
 async def test_no_error_of_another_kind_comes_out_and_no_wrong_row(tmp_path, pristine):
     noticed = 0
     for number in range(FILES):
@@ -130,6 +131,7 @@ async def works_or_is_begun_anew(store, how):
             assert attempt < 2, how
 
 
+@pytest.mark.timeout(900)
 async def test_damage_while_it_is_open_is_noticed_and_survived(tmp_path, pristine):
     for number in range(FILES // 10):
         draw = random.Random(f"{SEED} open {number}")

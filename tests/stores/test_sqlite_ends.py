@@ -45,6 +45,7 @@ def check(path):
         raw.close()
 
 
+@pytest.mark.timeout(900)
 async def test_killed_writers_lose_no_row_that_was_acknowledged(tmp_path):
     draw = random.Random(SEED)
     for number in range(ROUNDS):

@@ -1,6 +1,7 @@
 """Several stores on one database, in one process and in many: each sees what the others do, and is told of it.
 
-Seen to fail on planted bugs: a look that believes a status too young to be believed; own commits that are told; a
+Seen to fail on planted bugs: a look that believes a status too young to be
+believed, or one of a commit that the disk does not have; own commits that are told; a
 commit of another that is found by the next transaction of one's own and told to nobody; a lease from before a reboot
 that never ends; a lease that two get; a journal that is trimmed to its last entry but one.
 """
@@ -14,6 +15,7 @@ from shared_prompt_cache.stores import Notice, Selection
 from shared_prompt_cache.stores._sqlite import poll as polls
 from shared_prompt_cache.testing import ManualClock, wait_until
 from stores._rows import ALL, end_of, entry, is_right, line_of, notice, opened, put, start, write
+from stores.test_sqlite_cancellation import holding_the_lock
 
 
 class Told:
@@ -117,6 +119,22 @@ async def test_a_store_with_nothing_to_hear_asks_nothing(store, other):
     await let_pass()
     assert asked == []
     del store._doors.writer.post
+
+
+async def test_while_anybody_writes_what_is_in_the_log_is_not_taken_for_committed(store, other):
+    """With the disk to be waited for, much time passes between the two."""
+    writer = store._doors.writer
+    await quiet(store)
+    held = await holding_the_lock(other)
+    assert await writer.run(writer.check) == (False, False)
+    store._doors.poll._seen = None
+    for _ in range(3):
+        store._doors.poll.look()
+        await writer.run(lambda: None)
+        assert store._doors.poll._seen is None
+    held.set()
+    await quiet(store)
+    assert await writer.run(writer.check) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,8 @@ class Database(ObedientConnection):
             if raw is not None and self._place.identity() == self._identity:
                 surplus = schema.pragma(raw, "freelist_count") - schema.pragma(raw, "page_count") // 10
                 if surplus > 0:
-                    raw.execute(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})").fetchall()
+                    # As a script: by `execute` it would take one step, and give back one page.
+                    raw.executescript(f"PRAGMA incremental_vacuum({min(surplus, _VACUUM_PAGES)})")
                     schema.pragma(raw, "wal_checkpoint(PASSIVE)")  # only this makes the file shorter
 
     def check(self) -> tuple[bool, bool]:
@@ -322,9 +323,9 @@ class Database(ObedientConnection):
         try:
             if self._reader is not None:
                 self._reader.join()  # of two that close at once neither is the last, who checkpoints and tidies up
-            if self._connection is not None:
-                with suppress(OSError), self.lock:
-                    self._disconnect()
+                if self._connection is not None:
+                    with suppress(OSError), self.lock:
+                        self._disconnect()
             self._disconnect()
         finally:
             self.lock.close()
