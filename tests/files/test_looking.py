@@ -73,14 +73,14 @@ class Comparing:
     def __init__(self, monkeypatch):
         self.calls = 0
         self.gate = threading.Event()
-        refreshed = proof._refreshed
+        refreshed = proof.refreshed
 
         def gated(dependencies):
             self.calls += 1
             self.gate.wait()
             return refreshed(dependencies)
 
-        monkeypatch.setattr(proof, "_refreshed", gated)
+        monkeypatch.setattr(proof, "refreshed", gated)
 
     @asynccontextmanager
     async def begun(self, *readers):
@@ -178,7 +178,7 @@ async def test_a_comparison_that_settles_what_it_looked_at_is_enough_for_all(pro
 async def test_a_comparison_that_had_begun_proves_nothing_to_who_comes_later(proofs, files, monkeypatch):
     origin = await made_from(proofs, files[:1])
     read, edited = threading.Event(), threading.Event()
-    refreshed = proof._refreshed
+    refreshed = proof.refreshed
 
     def slow(dependencies):
         found = refreshed(dependencies)
@@ -186,7 +186,7 @@ async def test_a_comparison_that_had_begun_proves_nothing_to_who_comes_later(pro
         edited.wait()
         return found
 
-    monkeypatch.setattr(proof, "_refreshed", slow)
+    monkeypatch.setattr(proof, "refreshed", slow)
     early = asyncio.create_task(proofs.compare(origin))
     await wait_until(read.is_set)
     files[0].write_text("two")

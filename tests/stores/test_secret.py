@@ -294,7 +294,7 @@ def test_where_there_are_no_hard_links_it_is_renamed_into_its_place(environ, pat
 
 
 def test_threads_at_once_get_one_secret(tmp_path):
-    for number in range(size(40, 1_000)):
+    for number in range(size(15, 1_000)):
         environ = {"HOME": str(tmp_path / str(number))}
         together, found = threading.Barrier(4), []
 
@@ -329,7 +329,7 @@ for home in sys.stdin:
     ]
     try:
         assert {process.stdout.readline() for process in processes} == {"ready\n"}
-        for number in range(size(50, 1_000)):
+        for number in range(size(20, 1_000)):
             for process in processes:
                 process.stdin.write(f"{tmp_path / str(number)}\n")
             for process in processes:

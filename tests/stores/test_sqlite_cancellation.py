@@ -18,7 +18,7 @@ from shared_prompt_cache.stores import SQLiteStore, Swap
 from shared_prompt_cache.testing import wait_until
 from stores._rows import entry, in_transaction, notice, opened, put, write
 
-CALLS = size(2_000, 10_000)
+CALLS = size(500, 10_000)
 SEED = 20_260
 
 
@@ -141,7 +141,7 @@ async def test_an_open_that_is_cancelled_leaves_no_handle_and_no_thread(tmp_path
     """That nothing is left is looked at after each test; here, that it was cancelled at every moment there is."""
     draw = random.Random(SEED)
     ended = 0
-    for _ in range(size(100, 1000)):
+    for _ in range(size(40, 1000)):
         store = SQLiteStore(tmp_path / "store")
         opening = asyncio.create_task(store.open(SystemClock(), lambda: None))
         await asyncio.sleep(draw.choice([0, 0.0005, 0.001, 0.002, 0.003, 0.006]))

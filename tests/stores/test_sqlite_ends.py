@@ -21,7 +21,7 @@ from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.testing import wait_until
 from stores._rows import PATIENCE, end_of, is_right, line_of, opened, put, start
 
-ROUNDS = size(6, 200)
+ROUNDS = size(3, 200)
 WRITERS = 2
 SEED = 1_969
 

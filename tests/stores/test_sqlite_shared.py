@@ -81,7 +81,7 @@ async def test_what_another_process_does_is_told_and_seen(tmp_path, store, told)
 
 
 async def test_each_of_many_commits_is_told_however_close_they_follow(store, other, told):
-    for number in range(size(100, 2000)):
+    for number in range(size(50, 2000)):
         before = told.times
         await other.invalidate([notice(number=number)])
         await wait_until(lambda before=before: told.times > before, what=f"commit {number} is told")
@@ -179,7 +179,7 @@ async def test_a_lease_from_before_a_reboot_is_over(tmp_path):
 
 async def test_processes_that_write_and_invalidate_at_once_agree(tmp_path):
     """None loses a row, none sees one that was invalidated, and all read one journal."""
-    rounds = size(20, 400)
+    rounds = size(10, 400)
     body = f"""
     for number in range({rounds}):
         key = f"{{os.getpid()}} {{number}}"

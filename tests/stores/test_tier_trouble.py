@@ -210,7 +210,7 @@ async def test_right_answers_through_trouble(open_cache):
         store.errors, store.delay = 0.3, 0.001
     draw = random.Random(seed)
     truth = dict.fromkeys(range(8), 0)
-    for step in range(size(600, 6000)):
+    for step in range(size(250, 6000)):
         cache, number = draw.choice(caches), draw.randrange(8)
         if draw.random() < 0.3:
             truth[number] += 1
