@@ -21,6 +21,7 @@ _MOST: Final = 1 << 62
 _OWN: Final = to_bytes("key" + _SEPARATOR)
 
 _READ: Final = "SELECT codec, payload, head, checksum FROM entries WHERE key = ?"
+_READ_MANY: Final = "SELECT key, codec, payload, head, checksum FROM entries WHERE key IN"
 _KNOWN: Final = "SELECT key, id, names FROM entries LEFT JOIN life ON entry = id WHERE key IN"
 _LIVES: Final = "SELECT entry, names FROM life WHERE entry IN (SELECT value FROM json_each(?))"
 _PUT: Final = """
@@ -43,12 +44,13 @@ def get(raw: sqlite3.Connection, key: str) -> StoredEntry | None:
 
 def get_many(raw: sqlite3.Connection, keys: Iterable[str]) -> dict[str, StoredEntry]:
     """Return the entries that are there, seen at one moment."""
+    wanted = {to_bytes(key): key for key in keys}
     with at_one_moment(raw):
-        rows = [(key, raw.execute(_READ, (to_bytes(key),)).fetchone()) for key in keys]
-    return {key: _entry(key, row) for key, row in rows if row is not None}
+        rows = list(bulk.select(raw, _READ_MANY, list(wanted)))
+    return {key: _entry(key, row) for kept, *row in rows if (key := wanted.get(kept)) is not None}
 
 
-def _entry(key: str, row: tuple[object, ...]) -> StoredEntry:
+def _entry(key: str, row: Sequence[object]) -> StoredEntry:
     codec, payload, head, checksum = row
     if (
         isinstance(codec, str)

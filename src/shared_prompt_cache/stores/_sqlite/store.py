@@ -108,8 +108,9 @@ class SQLiteStore:
     async def get_many(self, keys: Collection[str]) -> dict[str, StoredEntry]:
         """See `Store`."""
         found = await self._read("get_many", partial(entries.get_many, keys=list(keys)))
-        for key in found:
-            self._note_use(key)
+        for key in keys:
+            if key in found:
+                self._note_use(key)
         return found
 
     async def put_many(self, writes: Sequence[Write]) -> list[bool]:
