@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from shared_prompt_cache.stores._protocol import Journal, JournalEntry, Notice, Stamp, Swap
@@ -71,12 +72,21 @@ def read(raw: sqlite3.Connection, after: int) -> Journal:
 
 
 class Unseen:
-    """What may speak against entries that are to be put: the invalidations since their stamps."""
+    """What may speak against entries that are to be put: the invalidations since their stamps.
+
+    A computation that took long may have ten thousand of them behind it. Most name what they take, and are looked up.
+    """
 
     def __init__(self, raw: sqlite3.Connection, stamps: Sequence[Stamp]) -> None:
         self._bounds = bounds(raw)
         oldest = min((stamp.sequence for stamp in stamps), default=0)
-        self._entries = _rows(raw, oldest) if oldest < self._bounds[1] else []
+        self._by_name: dict[str, list[JournalEntry]] = {}
+        self._others: list[JournalEntry] = []
+        for entry in _rows(raw, oldest) if oldest < self._bounds[1] else ():
+            for name in entry.selection.names:
+                self._by_name.setdefault(name, []).append(entry)
+            if entry.selection.prefixes:
+                self._others.append(entry)
 
     def refuses(self, stamp: Stamp, names: Sequence[str]) -> bool:
         """Return whether one of them selects an entry with this stamp and these names, or that cannot be told."""
@@ -86,7 +96,8 @@ class Unseen:
         if stamp.sequence == last:
             return False
         among = frozenset(names)
-        return any(stamp.is_before(entry) and entry.selection.selects(among) for entry in self._entries)
+        named = (entry for name in among for entry in self._by_name.get(name, ()))
+        return any(stamp.is_before(entry) and entry.selection.selects(among) for entry in chain(named, self._others))
 
 
 def bounds(raw: sqlite3.Connection) -> tuple[int, int]:

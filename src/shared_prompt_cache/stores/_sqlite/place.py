@@ -118,7 +118,7 @@ class Place:
 
     def open_lock(self) -> int:
         """Return a descriptor of the lock file."""
-        return os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | _NOFOLLOW, _PRIVATE)
+        return os.open(self._lock_file, os.O_RDWR | os.O_CREAT | _NOFOLLOW, _PRIVATE)
 
     def is_lock(self, descriptor: int) -> bool:
         """Return whether `descriptor` is of the lock file that is there now."""
@@ -232,7 +232,7 @@ def _check_owner(path: str, status: os.stat_result) -> None:
 
 
 def _create(path: str, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | _NOFOLLOW, _PRIVATE)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW, _PRIVATE)
     try:
         if sys.platform != "win32":
             os.fchmod(descriptor, _PRIVATE)  # whatever the umask
