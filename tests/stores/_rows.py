@@ -62,6 +62,8 @@ sys.path[:0] = {paths!r}
 from _rows import *
 from shared_prompt_cache.errors import StoreError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell that started the tests ignores
+
 async def main(path):
     store = await opened(path)
 {body}
