@@ -282,7 +282,8 @@ class Database(ObedientConnection):
         except BaseException:
             raw.close()
             raise
-        self._connection, self._identity = raw, identity
+        self._lend(raw)
+        self._identity = identity
         self._shared.identity = identity
         if is_another:
             self._shared.tell()
@@ -314,7 +315,7 @@ class Database(ObedientConnection):
         self._place.set_aside(f"{self._shared.clock.wall():.0f}")
 
     def _disconnect(self) -> None:
-        raw, self._connection, self._identity = self._connection, None, None
+        raw, self._identity = self._take_back(), None
         if raw is not None:
             with suppress(sqlite3.Error):
                 raw.close()

@@ -37,7 +37,10 @@ class ObedientConnection(aiosqlite.Connection):
     def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
         super().__init__(connect, iter_chunk_size=64)
         self._pid = os.getpid()
-        self._thread = Thread(target=_serve, args=(self._tx,), name=f"shared-prompt-cache {name}", daemon=True)
+        self._lent: set[sqlite3.Connection] = set()
+        self._thread = Thread(
+            target=_serve, args=(self._tx, self._lent), name=f"shared-prompt-cache {name}", daemon=True
+        )
 
     async def open(self) -> None:
         """Start the thread and connect in it.
@@ -55,7 +58,18 @@ class ObedientConnection(aiosqlite.Connection):
         await connected
 
     def _connect_here(self) -> None:
-        self._connection = self._connector()
+        self._lend(self._connector())
+
+    def _lend(self, connection: sqlite3.Connection) -> None:
+        """Use `connection` from now on; in the thread."""
+        self._connection = connection
+        self._lent.add(connection)
+
+    def _take_back(self) -> sqlite3.Connection | None:
+        """Return what is used, to be closed, and use nothing from now on; in the thread."""
+        connection, self._connection = self._connection, None
+        self._lent.clear()
+        return connection
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return what `function()` returned in the thread; cancelling forgets the answer and changes nothing else.
@@ -85,7 +99,7 @@ class ObedientConnection(aiosqlite.Connection):
             self._tx.put_nowait((None, self._close_here))
 
     def _close_here(self) -> object:
-        connection, self._connection = self._connection, None
+        connection = self._take_back()
         if connection is not None:
             connection.close()
         return _STOP
@@ -114,7 +128,8 @@ class ObedientConnection(aiosqlite.Connection):
             self.stop()
 
 
-def _serve(jobs: "SimpleQueue[_Job]") -> None:
+def _serve(jobs: "SimpleQueue[_Job]", lent: set[sqlite3.Connection]) -> None:  # noqa: ARG001 - it is held here
+    # The thread holds the handle: if the owner is collected unclosed, the handle is not garbage before it is closed.
     try:
         while True:
             future, function = jobs.get()

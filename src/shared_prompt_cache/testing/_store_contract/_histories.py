@@ -98,7 +98,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("acquire"), _FEW, _ORIGINS, st.sampled_from([5, 20])),
     st.tuples(st.just("renew"), _SMALL, st.sampled_from([5, 20])),
     st.tuples(st.just("release"), _SMALL),
-    st.tuples(st.just("sweep"), st.integers(1, 3)),
+    st.tuples(st.just("sweep"), st.just(100)),  # which of several expired ones goes first is left open
     st.tuples(st.just("advance"), st.sampled_from([1, 6, 21])),
 )
 
