@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
+from math import inf
 from os import PathLike, fspath
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -16,6 +17,7 @@ T = TypeVar("T")
 Freshness = Literal["strict", "events"]
 Span = float | timedelta | None
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
+_MEGABYTE: Final = 1 << 20
 _TTL_REMEDY: Final = "give seconds, a timedelta, math.inf for never, or None for the default"
 
 
@@ -195,6 +197,17 @@ def check_count(count: object, field: str, *, least: int = 1) -> int:
     if count < least:
         raise ConfigError(f"{field} is {shown(count)}; give {least} or more", field=field)
     return count
+
+
+def check_megabytes(size: object, field: str) -> int | None:
+    """Return a limit that is given in megabytes, of 1,048,576 bytes, in bytes; None for none."""
+    if size is None:
+        return None
+    if not isinstance(size, int | float) or isinstance(size, bool):
+        raise ConfigTypeError(f"{field} is {shown(size)}; give megabytes, or None", field=field)
+    if not 0 < size < inf:
+        raise ConfigError(f"{field} is {shown(size)}; give more than 0, or None", field=field)
+    return int(size * _MEGABYTE)
 
 
 def check_compute(compute: object) -> None:

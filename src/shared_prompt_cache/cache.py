@@ -212,10 +212,9 @@ class SharedPromptCache:
         config = load(source)
         store = None
         if config.persistence.enabled:
-            from shared_prompt_cache._files.mounts import is_remote  # noqa: PLC0415 - loaded when used
-            from shared_prompt_cache.stores import SQLiteStore  # noqa: PLC0415 - the same
+            from shared_prompt_cache.stores import SQLiteStore  # noqa: PLC0415 - loaded when used
 
-            store = SQLiteStore(config.persistence.path, is_remote=is_remote)
+            store = SQLiteStore(config.persistence.path)
         cache = cls(
             config.max_size,
             config.default_ttl,

@@ -14,9 +14,9 @@ import pytest
 
 from contracts.watcher import RecordingSink
 from shared_prompt_cache import ConfigError, ConfigTypeError, SharedPromptCache, WatchRule
-from shared_prompt_cache._files.mounts import MountTable
 from shared_prompt_cache._files.watchers import choice
 from shared_prompt_cache._files.watchers.choice import AutoWatcher, choose
+from shared_prompt_cache._mounts import MountTable
 from shared_prompt_cache.testing import FakeWatcher, wait_until
 
 MOUNTED = """

@@ -18,6 +18,7 @@ import pytest
 
 from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores import Notice, Selection, Stamp, Swap
+from shared_prompt_cache.stores._sqlite import database as database_module
 from shared_prompt_cache.stores._sqlite import place as places
 from shared_prompt_cache.stores._sqlite import store as stores
 from shared_prompt_cache.testing import ManualClock, wait_until
@@ -472,13 +473,14 @@ async def test_no_room_for_a_file_is_told(tmp_path):
     assert await end_of(program) == (0, "")
 
 
-async def test_on_a_network_file_system_there_is_no_log_and_a_warning(tmp_path, database, caplog):
+async def test_on_a_network_file_system_there_is_no_log_and_a_warning(tmp_path, database, caplog, monkeypatch):
     asked, told = [], []
+    monkeypatch.setattr(database_module, "is_remote", lambda path: asked.append(path) or True)
     with caplog.at_level(logging.WARNING, "shared_prompt_cache"):
-        store = await opened(tmp_path / "store", is_remote=lambda path: asked.append(path) or True)
+        store = await opened(tmp_path / "store")
         assert set(asked) == {str(tmp_path / "store")}
         assert [record.event for record in caplog.records] == ["store.without_log"]
-    other = await opened(tmp_path / "store", is_remote=lambda _: True, changed=lambda: told.append(1))
+    other = await opened(tmp_path / "store", changed=lambda: told.append(1))
     await works(store)
     assert await other.get("works") == entry("works")
     await store.invalidate([notice()])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
-from shared_prompt_cache._files.places import real
+from shared_prompt_cache._mounts import real
 
 MAX_HOPS: Final = 5
 MAX_FILES: Final = 1000

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from shared_prompt_cache._core.filing import Target
-from shared_prompt_cache._files.places import real
+from shared_prompt_cache._mounts import real
 from shared_prompt_cache.events import FileChange
 from shared_prompt_cache.rules import Match, WatchRule
 

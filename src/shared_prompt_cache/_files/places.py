@@ -3,13 +3,11 @@
 import os
 import stat
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 Identity = tuple[int, int]
 """Device and inode."""
 _MOST_LINKS: Final = 40
-_TRIES: Final = 8
 
 
 class Way(NamedTuple):
@@ -71,15 +69,6 @@ def _look(place: str) -> tuple[int, str | None]:
 def absolute(path: str | os.PathLike[str]) -> str:
     """Return a path as it is recorded: absolute, without `..`; relative ones resolve now."""
     return os.path.abspath(os.path.expanduser(path))
-
-
-def real(path: str | os.PathLike[str]) -> str:
-    """Return a path with the symlinks on the way resolved. Never raises, whatever changes there meanwhile."""
-    for _ in range(_TRIES):
-        # Between a look at a link and reading it, it may become a file; then readlink fails.
-        with suppress(OSError):
-            return os.path.realpath(path)
-    return os.path.abspath(path)
 
 
 def parents(path: str) -> Iterable[str]:

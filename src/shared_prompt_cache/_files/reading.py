@@ -22,8 +22,8 @@ from shared_prompt_cache._files.fingerprint import (
     tuple_of,
     unchanged,
 )
-from shared_prompt_cache._files.mounts import is_remote
 from shared_prompt_cache._files.places import Way, way
+from shared_prompt_cache._mounts import is_remote
 from shared_prompt_cache.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -14,16 +14,15 @@ for a few thousand entries.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import check_megabytes
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
+from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores._protocol import (
     Journal,
     JournalEntry,
@@ -36,7 +35,6 @@ from shared_prompt_cache.stores._protocol import (
 )
 
 _MOST_REMEMBERED: Final = 10_000
-_MEGABYTE: Final = 1 << 20
 
 
 class MemoryStore:
@@ -57,7 +55,7 @@ class MemoryStore:
     """
 
     def __init__(self, *, max_size_mb: float | None = None) -> None:
-        self._place = _Place(_max_bytes(max_size_mb))
+        self._place = _Place(check_megabytes(max_size_mb, "max_size_mb"))
         self._door: _Door | None = None
 
     def connect(self) -> MemoryStore:
@@ -349,16 +347,6 @@ class _Place:
                 return
             yield key
             surplus -= _size(write)
-
-
-def _max_bytes(max_size_mb: object) -> int | None:
-    if max_size_mb is None:
-        return None
-    if not isinstance(max_size_mb, int | float) or isinstance(max_size_mb, bool):
-        raise ConfigTypeError(f"max_size_mb is {shown(max_size_mb)}; give megabytes, or None", field="max_size_mb")
-    if not 0 < max_size_mb < math.inf:
-        raise ConfigError(f"max_size_mb is {shown(max_size_mb)}; give more than 0, or None", field="max_size_mb")
-    return int(max_size_mb * _MEGABYTE)
 
 
 def _size(write: Write) -> int:

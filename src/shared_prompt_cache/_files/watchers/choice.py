@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
-from shared_prompt_cache._files.mounts import events_trusted
 from shared_prompt_cache._files.watchers import Sink, Watcher
+from shared_prompt_cache._mounts import events_trusted
 from shared_prompt_cache._naming import shown
 from shared_prompt_cache.errors import ConfigTypeError
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from shared_prompt_cache._logging import log
+from shared_prompt_cache._mounts import is_remote
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.stores._sqlite import journal, schema
 from shared_prompt_cache.stores._sqlite.place import Identity, Place, PlaceLock
@@ -57,7 +58,6 @@ class Shared:
     """What the connections of one store have in common.
 
     Attributes:
-        is_remote: Says whether a path is on a network file system.
         patience: Seconds to wait for others.
         tell: Called when something was changed by somebody else; from any thread.
         identity: The database that was used last, in any of them.
@@ -67,7 +67,6 @@ class Shared:
 
     place: Place
     clock: Clock
-    is_remote: Callable[[str], bool]
     patience: float
     tell: Callable[[], None]
     identity: Identity | None = None
@@ -270,7 +269,7 @@ class Database(ObedientConnection):
             cached_statements=256,
         )
         try:
-            self._shared.has_wal = schema.prepare(raw, wal=not self._shared.is_remote(self._place.folder))
+            self._shared.has_wal = schema.prepare(raw, wal=not is_remote(self._place.folder))
             self._warn()
             is_another = self._shared.identity not in {None, identity}
             if is_another:

@@ -1,15 +1,14 @@
 """`SQLiteStore`: each method of the protocol as one function, run in one thread, in one transaction."""
 
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from shared_prompt_cache._naming import shown
+from shared_prompt_cache._options import check_megabytes, check_paths
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
+from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores._protocol import Journal, Lease, Notice, StoredEntry, StoreStats, Swap, Write
 from shared_prompt_cache.stores._sqlite import entries, journal, leases
 from shared_prompt_cache.stores._sqlite.database import Database, Shared
@@ -18,14 +17,9 @@ from shared_prompt_cache.stores._sqlite.poll import Poll
 
 T = TypeVar("T")
 
-_MEGABYTE: Final = 1 << 20
 _PATIENCE: Final = 5.0
 """Seconds to wait for others who write."""
 _MOST_USES: Final = 2_000
-
-
-def _is_local(_: str) -> bool:
-    return False
 
 
 class SQLiteStore:
@@ -43,8 +37,8 @@ class SQLiteStore:
         path: The folder that the database is in. It is made if need be, for its owner alone; a link, a folder of
             somebody else, or one that others may write to is refused.
         max_size_mb: How much payloads and heads may take once `sweep` has returned; None: any amount.
-        is_remote: Says of a path whether it is on a network file system, where a write-ahead log does not work: a
-            rollback journal is kept there. None: it is not.
+
+    On a network file system, where a write-ahead log does not work, a rollback journal is kept in its place.
     """
 
     def __init__(
@@ -52,11 +46,9 @@ class SQLiteStore:
         path: str | os.PathLike[str],
         *,
         max_size_mb: float | None = None,
-        is_remote: Callable[[str], bool] | None = None,
     ) -> None:
-        self._place = Place(_check_path(path))
-        self._max_bytes = _max_bytes(max_size_mb)
-        self._is_remote = _is_local if is_remote is None else is_remote
+        self._place = Place(os.fspath(check_paths((path,), "path")[0]))
+        self._max_bytes = check_megabytes(max_size_mb, "max_size_mb")
         self._doors: _Doors | None = None
         self._uses: dict[str, None] = {}  # keys that were read, in order, and have not been noted in the database
         self._evictions = 0
@@ -70,7 +62,7 @@ class SQLiteStore:
         """See `Store`."""
         if self._doors is not None:
             raise StoreError("the store is open already; make another one for another cache", operation="open")
-        doors = _Doors(self._place, clock, self._is_remote, changed)
+        doors = _Doors(self._place, clock, changed)
         try:
             await doors.writer.open()
             await doors.reader.open()
@@ -247,12 +239,10 @@ class SQLiteStore:
 class _Doors:
     """What is open: a connection that writes, one that reads, and the one who listens for others."""
 
-    def __init__(
-        self, place: Place, clock: Clock, is_remote: Callable[[str], bool], changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, place: Place, clock: Clock, changed: Callable[[], None]) -> None:
         self.pid = os.getpid()
         self.poll = Poll(place, changed)
-        self.shared = Shared(place, clock, is_remote, _PATIENCE, self.poll.tell)
+        self.shared = Shared(place, clock, _PATIENCE, self.poll.tell)
         self.reader = Database(self.shared, "store reader")
         self.writer = Database(self.shared, "store writer", reader=self.reader)
 
@@ -303,21 +293,3 @@ def _measure(raw: sqlite3.Connection, *, place: Place) -> tuple[int, int, int, i
     number, size = entries.totals(raw)
     forgotten, last = journal.bounds(raw)
     return number, size, last - forgotten, place.bytes_on_disk()
-
-
-def _check_path(path: object) -> str:
-    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
-        raise ConfigTypeError(f"path is {shown(path)}; give the path of a folder", field="path")
-    if not text or "\0" in text:
-        raise ConfigError(f"path is {shown(path)}; give the path of a folder", field="path")
-    return text
-
-
-def _max_bytes(max_size_mb: object) -> int | None:
-    if max_size_mb is None:
-        return None
-    if not isinstance(max_size_mb, int | float) or isinstance(max_size_mb, bool):
-        raise ConfigTypeError(f"max_size_mb is {shown(max_size_mb)}; give megabytes, or None", field="max_size_mb")
-    if not 0 < max_size_mb < math.inf:
-        raise ConfigError(f"max_size_mb is {shown(max_size_mb)}; give more than 0, or None", field="max_size_mb")
-    return int(max_size_mb * _MEGABYTE)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shared_prompt_cache._files import mounts
-from shared_prompt_cache._files.mounts import MountTable, parse_mountinfo
+from shared_prompt_cache import _mounts as mounts
+from shared_prompt_cache._mounts import MountTable, parse_mountinfo
 
 MOUNTINFO = r"""
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard

@@ -1,4 +1,4 @@
-"""Which file system a path is on, and whether its events can be believed.
+"""Where a path really is: on which file system, and whether its events can be believed.
 
 The system tells a watcher of the changes that pass through its own kernel. Those that another host makes to a shared
 folder do not, and neither do most of those that a program behind a FUSE mount makes: there, only looking helps.
@@ -9,8 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-
-from shared_prompt_cache._files.places import real
+from contextlib import suppress
 
 _REMOTE = frozenset(
     {
@@ -38,7 +37,17 @@ _REMOTE = frozenset(
     }
 )
 _SILENT = frozenset({"cgroup", "cgroup2", "configfs", "debugfs", "proc", "securityfs", "sysfs", "tracefs"})
+_TRIES = 8
 _OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+def real(path: str | os.PathLike[str]) -> str:
+    """Return a path with the symlinks on the way resolved. Never raises, whatever changes there meanwhile."""
+    for _ in range(_TRIES):
+        # Between a look at a link and reading it, it may become a file; then readlink fails.
+        with suppress(OSError):
+            return os.path.realpath(path)
+    return os.path.abspath(path)
 
 
 def parse_mountinfo(text: str) -> dict[str, str]:
