@@ -21,6 +21,11 @@ class MeasuredStore:
         self.asked = self.found = 0
         self._store = store
 
+    @property
+    def path(self) -> str | None:
+        """Where the other store writes files, if it does."""
+        return self._store.path
+
     async def get(self, key: str) -> StoredEntry | None:
         """Return the entry of a key, and count it."""
         entry = await self._store.get(key)

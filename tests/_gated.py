@@ -36,6 +36,8 @@ class GatedStore:
         self._store = MemoryStore() if store is None else store
         self._gates = {}
 
+    path = None
+
     def connect(self):
         """Return another one over the same place, without gates."""
         return GatedStore(self._store.connect())

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shared_prompt_cache import SharedPromptCache, WatchRule
-from shared_prompt_cache._files import watch
+from shared_prompt_cache._files import heartbeat, watch
 from shared_prompt_cache._files.baseline import Baseline
 
 
@@ -27,8 +27,8 @@ async def dropped(cache: SharedPromptCache, *agents: str) -> set[str]:
 
 def hasten(monkeypatch: Any) -> None:
     """Let the watch tick, look at its roots and begin anew a hundred times as often."""
-    for name in ("_TICK", "_RETRY"):
-        monkeypatch.setattr(watch, name, getattr(watch, name) / 100)
+    for module, name in ((heartbeat, "TICK"), (watch, "_RETRY")):
+        monkeypatch.setattr(module, name, getattr(module, name) / 100)
 
 
 class Comparisons:

@@ -182,7 +182,7 @@ class SharedPromptCache:
                 strict=self._strict,
                 wall=self._clock.wall,
                 # What is written there would be a cause to write again.
-                ignored=() if (folder := getattr(store, "path", None)) is None else (folder,),
+                ignored=() if store is None or store.path is None else (store.path,),
             ),
             needs_start="watches files" if self._rules else None if store is None else "has a store",
             tier=self._tier,

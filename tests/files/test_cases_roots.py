@@ -12,7 +12,7 @@ import time
 import pytest
 
 from shared_prompt_cache import WatchRule
-from shared_prompt_cache._files import watch
+from shared_prompt_cache._files import heartbeat
 from shared_prompt_cache.testing import wait_until
 
 
@@ -67,7 +67,7 @@ class Project:
 
 @pytest.fixture
 async def project(open_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "_TICK", 0.02)  # roots are looked at every fourth tick
+    monkeypatch.setattr(heartbeat, "TICK", 0.02)  # roots are looked at every fourth tick
     root = tmp_path / "above" / "project"
     rule = WatchRule(root, "memories/{agent}.md", "agent")
     project = Project(await open_cache(watch=[rule]), root)
@@ -117,7 +117,7 @@ async def test_f13_a_root_that_becomes_another_is_never_stale_and_soon_live_agai
 
 
 async def test_f13_a_link_to_a_root_that_is_retargeted(open_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "_TICK", 0.02)
+    monkeypatch.setattr(heartbeat, "TICK", 0.02)
     for name in ("one", "two"):
         Project.fill(type("At", (), {"root": tmp_path / name})(), name)
     root = tmp_path / "root"
@@ -142,7 +142,7 @@ async def test_f13_a_root_that_is_gone_is_waited_for(project):
 
 
 async def test_f14_a_root_that_is_absent_at_the_start_is_live_when_it_appears(open_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "_TICK", 0.02)
+    monkeypatch.setattr(heartbeat, "TICK", 0.02)
     root = tmp_path / "not" / "yet"
     cache = await open_cache(watch=[WatchRule(root, "memories/{agent}.md", "agent")])
     assert cache.health().status == "ok"

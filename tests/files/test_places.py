@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared_prompt_cache._files.places import absolute, identities, nearest, parents, real, spellings, way
+from shared_prompt_cache._files.places import absolute, identities, nearest, parents, spellings, way
+from shared_prompt_cache._mounts import real
 
 
 @pytest.fixture

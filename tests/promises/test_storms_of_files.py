@@ -12,7 +12,7 @@ import pytest
 
 from _support import replace, size
 from shared_prompt_cache import WatchRule
-from shared_prompt_cache._files import watch
+from shared_prompt_cache._files import heartbeat
 from shared_prompt_cache.testing import FakeWatcher, wait_until
 
 FILES = size(1_500, 20_000)
@@ -78,7 +78,7 @@ async def test_lost_events_lead_to_a_look_at_everything(open_cache, root, attemp
 
 @pytest.mark.parametrize("attempt", range(TIMES))
 async def test_a_root_that_is_removed_and_made_again_is_watched_again(open_cache, root, monkeypatch, attempt):
-    monkeypatch.setattr(watch, "_TICK", 0.02)
+    monkeypatch.setattr(heartbeat, "TICK", 0.02)
     cache = await open_cache(watch=rules(root))
     await fill(cache)
     await asyncio.to_thread(shutil.rmtree, root)

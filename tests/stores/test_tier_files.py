@@ -1,7 +1,8 @@
 """Files that rules match and that changed while nobody watched: what they invalidate falls before anything is served.
 
 Seen to fail on planted bugs: files that are not compared with the records of the store at the start; records that are
-not written; one that is written although its file has another content; an import that is not recorded.
+not written; one that is written although its file has another content; an import that is not recorded; a closing that
+takes what was not compared for changed.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import asyncio
 import pytest
 
 from _support import Counted, replace
+from _watched import Comparisons
 from shared_prompt_cache import SharedPromptCache, WatchRule
 from shared_prompt_cache.stores import MemoryStore, SQLiteStore
 from shared_prompt_cache.testing import ChaosStore, FakeWatcher, wait_until
@@ -31,9 +33,9 @@ def root(tmp_path):
     return folder
 
 
-def watched(store, root, **options):
+def watched(store, root, watcher=None):
     rules = [WatchRule(root, "{agent}.md", "agent")]
-    return SharedPromptCache(store=store, watch=rules, watcher=FakeWatcher(), **options)
+    return SharedPromptCache(store=store, watch=rules, watcher=FakeWatcher() if watcher is None else watcher)
 
 
 async def fill(cache):
@@ -93,6 +95,22 @@ async def test_what_changed_while_it_ran_is_not_raised_again(store, root):
     async with watched(store, root) as cache:
         assert cache.get_stats().invalidations == {}
         assert await left(cache) == set(AGENTS) - {"rewritten"}
+
+
+async def test_closing_in_the_middle_of_a_comparison_leaves_the_others_in_the_store(store, root, monkeypatch):
+    comparisons = Comparisons(monkeypatch)
+    watcher = FakeWatcher()
+    async with watched(store, root, watcher=watcher) as cache:
+        await fill(cache)
+        comparisons.gate.clear()
+        replace(root / "edited.md", "another memory\n")
+        watcher.push(root / "edited.md")
+        closing = asyncio.create_task(cache.aclose())
+        await wait_until(lambda: cache.get_stats().entry_count == 0)
+        comparisons.gate.set()
+        await closing
+    async with watched(store, root) as cache:
+        assert await left(cache) == set(AGENTS) - {"edited"}
 
 
 async def test_entries_of_a_life_without_rules_are_not_trusted(store, root):

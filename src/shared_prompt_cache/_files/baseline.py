@@ -5,17 +5,18 @@ event says no more than where to look. All of it runs in a worker thread, one co
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._files.fingerprint import Dependency
 from shared_prompt_cache._files.imports import follow, import_roots
 from shared_prompt_cache._files.matching import RuleTable, walk
 from shared_prompt_cache._files.places import way
 from shared_prompt_cache._files.reading import compare, read_file
 from shared_prompt_cache.errors import CacheError
-from shared_prompt_cache.events import ChangeKind, FileChange
+from shared_prompt_cache.events import Cause, ChangeKind, FileChange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,35 @@ class Baseline:
         self._unwalked: tuple[tuple[str, str], ...] = ()
         self._roots = [root for rule in table.rules for root in import_roots(rule.project_root or rule.root)]
 
-    def known(self) -> list[tuple[str, Dependency]]:
-        """Return all that is recorded, of files and of what they import; another thread may compare meanwhile."""
-        return [*self._imported.items(), *self.files.items()]
+    def digests(self) -> dict[str, bytes]:
+        """Return the digest of each file that is there, and of each that one of them imports."""
+        known = [*self._imported.items(), *self.files.items()]  # at one moment: another thread may compare
+        return {path: seen.digest for path, seen in known if seen.digest}
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The roots of the rules."""
+        return self._table.roots
+
+    def concerns(self, path: str) -> bool:
+        """Return whether rules match a path."""
+        return bool(self._table.match(path))
+
+    def targets(self, changes: Sequence[FileChange]) -> Sequence[tuple[Target, Cause]]:
+        """Return what changes of files invalidate."""
+        return self._table.targets(changes, known=list(self.files))
+
+    def between(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> list[FileChange]:
+        """Return what changed from one state of `digests` to another; of an import, the files that import it."""
+        kinds: dict[str, ChangeKind] = {}
+        for path in sorted(before.keys() | now.keys()):
+            if before.get(path) == now.get(path):
+                continue
+            for importer in self.links.get(path, ()):
+                kinds.setdefault(importer, "modified")
+            if self._table.match(path):
+                kinds[path] = "added" if path not in before else "deleted" if path not in now else "modified"
+        return [FileChange(path=Path(path), kind=kind) for path, kind in kinds.items()]
 
     def compare(self, paths: Collection[str] | None, *, initial: bool = False) -> Compared:
         """Look at files and take what is there for the new state.

@@ -9,8 +9,7 @@ another folder now), everything is in doubt and everything is compared.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,6 +19,7 @@ from shared_prompt_cache._core.scopes import ALL, Doubt, ScopeId, Scopes
 from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.arming import Arming
 from shared_prompt_cache._files.baseline import Baseline, Compared
+from shared_prompt_cache._files.heartbeat import PAUSE, Heartbeat
 from shared_prompt_cache._files.matching import RuleTable, lead_to_files
 from shared_prompt_cache._files.places import Identity, identities, parents
 from shared_prompt_cache._files.proof import Proofs, nobody
@@ -32,10 +32,6 @@ from shared_prompt_cache.rules import WatchRule
 Select = Callable[[Target], tuple[Iterable[ScopeId], Condition | None]]
 Raise = Callable[[Sequence[tuple[Target, Cause]]], None]
 _KINDS: Final[tuple[ChangeKind, ...]] = ("added", "modified", "deleted")
-_TICK: Final = 0.25
-_TICKS_A_LOOK: Final = 4
-"""How often the roots are looked at: each second."""
-_PAUSE: Final = 0.25
 _BURST: Final = 4
 _STORM: Final = 128
 """With more new paths at once it is less work to look everywhere than to ask the rules about each, on the loop."""
@@ -78,7 +74,7 @@ class FileWatch:
         self.proofs = proofs
         self._scopes = scopes
         self._table = RuleTable(rules, ignored=ignored)
-        self._baseline = Baseline(self._table)
+        self.baseline = Baseline(self._table)
         self._choice = watcher
         self._arming: Arming | None = None
         self._select = select
@@ -96,16 +92,14 @@ class FileWatch:
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Event] = []  # who waits for a comparison that begins from now on
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._last_tick = 0.0
-        self._ticks = 0
+        self._heartbeat = Heartbeat(self._paused, self._look_at_roots_soon)
         self._identities: dict[str, Identity | None] = {}
         self._troubles = Troubles(wall)
         self._retry: asyncio.TimerHandle | None = None
         self._anew = False  # the next round tells whether a failure is over
-        self.events = self.batches = self.pauses = 0
-        self.compared: Callable[[], None] = nobody
-        """Called when changes have been found, and what they invalidate is in force."""
+        self.events = self.batches = 0
+        self.compared: Callable[[], Awaitable[None]] | None = None
+        """Awaited when changes have been found, and what they invalidate is in force, before the next comparison."""
 
     # Life.
 
@@ -122,24 +116,23 @@ class FileWatch:
             self._recover(error)
         loop = asyncio.get_running_loop()
         self._task = loop.create_task(self._work(), name="shared-prompt-cache watch")
-        self._last_tick = time.monotonic()
-        self._timer = loop.call_later(_TICK, self._tick)
-        self.proofs.pulse, self.proofs.lease = self._pulse, _PAUSE
+        self._heartbeat.start()
+        self.proofs.pulse, self.proofs.lease = self._heartbeat.pulse, PAUSE
 
     async def _begin(self) -> None:
         """Look, arm, look again: until no new folder turns up between looking and arming."""
         self._identities = await self.proofs.in_thread(identities, self._table.roots)
         while True:
-            compared = await self.proofs.in_thread(self._baseline.compare, None, initial=True)
+            compared = await self.proofs.in_thread(self.baseline.compare, None, initial=True)
             self._note(compared)
             if not await self._arm():
                 return
 
     async def aclose(self) -> None:
         """End task, watcher and threads."""
-        for timer in (self._timer, self._retry):
-            if timer is not None:
-                timer.cancel()
+        self._heartbeat.stop()
+        if self._retry is not None:
+            self._retry.cancel()
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -152,39 +145,6 @@ class FileWatch:
             await arming.aclose()
         self.proofs.wanted = self.proofs.pulse = nobody
         self.proofs.lease = None
-
-    @property
-    def roots(self) -> tuple[str, ...]:
-        """The roots of the rules."""
-        return self._table.roots
-
-    @property
-    def contents(self) -> dict[str, bytes]:
-        """The digest of each file that rules match, or that such a file imports."""
-        return {path: seen.digest for path, seen in self._baseline.known() if seen.digest}
-
-    def concerns(self, path: str) -> bool:
-        """Return whether rules match a path."""
-        return bool(self._table.match(path))
-
-    async def differ(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> None:
-        """Invalidate what the differences between two states of `contents` invalidate."""
-        targets = await self.proofs.in_thread(self._between, before, now)
-        for start in range(0, len(targets), _PORTION):
-            self._raise(targets[start : start + _PORTION])
-            await asyncio.sleep(0)
-
-    def _between(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> Sequence[tuple[Target, Cause]]:
-        kinds: dict[str, ChangeKind] = {}
-        for path in sorted(before.keys() | now.keys()):
-            if before.get(path) == now.get(path):
-                continue
-            for importer in self._baseline.links.get(path, ()):
-                kinds.setdefault(importer, "modified")
-            if self._table.match(path):
-                kinds[path] = "added" if path not in before else "deleted" if path not in now else "modified"
-        changes = [FileChange(path=Path(path), kind=kind) for path, kind in kinds.items()]
-        return self._table.targets(changes, known=list(self._baseline.files))
 
     async def sync(self) -> None:
         """Return when every change made before the call has been applied."""
@@ -207,7 +167,7 @@ class FileWatch:
         self.proofs.mark(spelled)
         if self._arming.lose(spelled):
             self._want()
-        known, links = self._baseline.files, self._baseline.links
+        known, links = self.baseline.files, self.baseline.links
         others = [path for path in spelled if path not in known and path not in links]
         if len(others) > _STORM or not self._rule_places.isdisjoint(spelled):
             self._look_everywhere()
@@ -243,7 +203,7 @@ class FileWatch:
         ids: set[ScopeId] = set()
         conditions: list[Condition] = []
         few = () if len(files) > _BURST or self._walk else files
-        asked = {importer for path in few for importer in (path, *self._baseline.links.get(path, ()))}
+        asked = {importer for path in few for importer in (path, *self.baseline.links.get(path, ()))}
         if not asked or self._table.concerns_many(asked):
             ids.add(ALL)
         else:
@@ -309,11 +269,11 @@ class FileWatch:
             # The invalidations are in force before the question is settled, however many portions they come in.
             self._note(compared)
             self.batches += bool(compared.changes)
-            for start in range(0, len(targets), _PORTION):
-                self._raise(targets[start : start + _PORTION])
-                await asyncio.sleep(0)
-            if compared.changes:
-                self.compared()
+            await self.raise_all(targets)
+            if compared.changes and self.compared is not None:
+                await self.compared()
+        except asyncio.CancelledError:
+            raise  # the cache is closed, and its entries are gone
         except BaseException:
             self._raise([(Target("all"), Recovery(reason="a comparison with the files could not be finished"))])
             raise
@@ -326,8 +286,14 @@ class FileWatch:
             self._want()
 
     def _look(self, paths: Collection[str] | None) -> tuple[Compared, Sequence[tuple[Target, Cause]]]:
-        compared = self._baseline.compare(paths)
-        return compared, self._table.targets(compared.changes, known=self._baseline.files)
+        compared = self.baseline.compare(paths)
+        return compared, self.baseline.targets(compared.changes)
+
+    async def raise_all(self, targets: Sequence[tuple[Target, Cause]]) -> None:
+        """Put in force what changes of files invalidate, in portions."""
+        for start in range(0, len(targets), _PORTION):
+            self._raise(targets[start : start + _PORTION])
+            await asyncio.sleep(0)
 
     async def _sift(self) -> None:
         """Look everywhere if something that no rule matches is a folder with files that rules match."""
@@ -390,22 +356,12 @@ class FileWatch:
             self._look_everywhere()
         return True
 
-    def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
-        self._pulse()
-        self._last_tick = time.monotonic()
-        self._ticks += 1
-        if self._ticks % _TICKS_A_LOOK == 0:
-            self._look_at_roots = True
-            self._wake.set()
+    def _paused(self, late: float) -> None:
+        self.doubted(f"the loop did not run for {late:.1f} s, events may have been lost")
 
-    def _pulse(self) -> None:
-        """Notice a pause: the loop was held up, so events wait unseen, or were lost while the process was stopped."""
-        late = time.monotonic() - self._last_tick - _TICK
-        if late > _PAUSE:
-            self._last_tick = time.monotonic()
-            self.pauses += 1
-            self.doubted(f"the loop did not run for {late:.1f} s, events may have been lost")
+    def _look_at_roots_soon(self) -> None:
+        self._look_at_roots = True
+        self._wake.set()
 
     async def _compare_roots(self) -> None:
         """Notice that a root has become another folder; of some of that no event tells."""
@@ -436,8 +392,8 @@ class FileWatch:
         return {
             "name": self._arming.watcher.name,
             "folders": len(self.proofs.armed),
-            "files": len(self._baseline.files),
+            "files": len(self.baseline.files),
             "events": self.events,
             "batches": self.batches,
-            "pauses": self.pauses,
+            "pauses": self._heartbeat.pauses,
         }

@@ -6,10 +6,14 @@ only after the invalidations that the change raised are durable: if that is cut 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from shared_prompt_cache._core.filing import Target
+from shared_prompt_cache._files.baseline import Baseline
+from shared_prompt_cache._files.watchers.choice import InThread
 from shared_prompt_cache._tier.breaker import Ask
+from shared_prompt_cache.events import Cause
 from shared_prompt_cache.stores import Store, Swap
 
 T = TypeVar("T")
@@ -18,14 +22,10 @@ T = TypeVar("T")
 class Watch(Protocol):
     """The watch over files, as the tier needs it; `_files.FileWatch`."""
 
-    compared: Callable[[], None]
+    baseline: Baseline
+    compared: Callable[[], Awaitable[None]] | None
 
-    @property
-    def roots(self) -> tuple[str, ...]: ...
-    @property
-    def contents(self) -> dict[str, bytes]: ...
-    def concerns(self, path: str) -> bool: ...
-    async def differ(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> None: ...
+    async def raise_all(self, targets: Sequence[tuple[Target, Cause]]) -> None: ...
 
 
 class StoredFiles:
@@ -33,67 +33,71 @@ class StoredFiles:
 
     Attributes:
         compared: Whether the files have been compared with the records of the store.
+        pending: What the records have to become, None if they are.
 
     Args:
         watch: The watch, which has been started.
         wake: Called when there is something to be saved.
+        in_thread: Runs what takes longer the more files there are.
     """
 
-    def __init__(self, watch: Watch, store: Store, ask: Ask, wake: Callable[[], None]) -> None:
+    def __init__(self, watch: Watch, store: Store, ask: Ask, wake: Callable[[], None], in_thread: InThread) -> None:
         self.compared = False
         self._watch = watch
+        self._baseline = watch.baseline
         self._store = store
         self._ask = ask
         self._wake = wake
+        self._in_thread = in_thread
         self._stored: dict[str, bytes] = {}
-        self._unsaved: dict[str, bytes] | None = None
+        self.pending: dict[str, bytes] | None = None
         watch.compared = self._note
 
-    def _note(self) -> None:
-        # As it is now: what a later comparison finds has not been raised yet.
-        self._unsaved = self._watch.contents
+    async def _note(self) -> None:
+        # As it is now: what a later comparison finds, which waits for this, has not been raised yet.
+        self.pending = await self._in_thread(self._baseline.digests)
         self._wake()
 
     async def compare(self) -> None:
         """Raise what files invalidate that changed since they were last recorded."""
-        if self._watch.roots:
+        if self._baseline.roots:
             stored = await self._load()
-            now = self._watch.contents
+            now = await self._in_thread(self._baseline.digests)
             # Nothing was ever kept: there is nothing that could be old.
             new = not stored and not await self._ask("keys", lambda: self._store.keys(most=1))
             if not new:
-                await self._watch.differ(stored, now)
-            self._unsaved = now
+                await self._watch.raise_all(await self._in_thread(self._targets, stored, now))
+            self.pending = now
             self._wake()
         self.compared = True
 
+    def _targets(self, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> Sequence[tuple[Target, Cause]]:
+        return self._baseline.targets(self._baseline.between(before, now))
+
     async def _load(self) -> dict[str, bytes]:
         self._stored = {}
-        for root in self._watch.roots:
+        for root in self._baseline.roots:
             self._stored |= await self._ask("baseline", lambda root=root: self._store.baseline(root))  # type: ignore[misc]
         return self._stored
 
-    @property
-    def unsaved(self) -> bool:
-        """Whether records have to be written."""
-        return self._unsaved is not None
-
     async def save(self) -> None:
         """Write the records of what has changed; the invalidations that it raised have to be durable."""
-        now, self._unsaved = self._unsaved, None
+        now = self.pending
         for _ in range(2):
-            swaps = self._swaps(now or {})
+            swaps = await self._in_thread(self._swaps, now or {})
             if not swaps or await self._ask("swap", lambda swaps=swaps: self._store.swap(swaps, ())) is not None:  # type: ignore[misc]
                 self._stored |= {swap.path: swap.new for swap in swaps if swap.new is not None}
                 for swap in swaps:
                     if swap.new is None:
                         self._stored.pop(swap.path, None)
-                return
+                break
             await self._load()  # another cache has recorded some of it first
+        if self.pending is now:  # else more has changed meanwhile
+            self.pending = None
 
     def _swaps(self, now: Mapping[str, bytes]) -> list[Swap]:
         """Return what turns the records into `now`; those of other caches, with other rules, are left alone."""
-        gone = [path for path in self._stored if path not in now and self._watch.concerns(path)]
+        gone = [path for path in self._stored if path not in now and self._baseline.concerns(path)]
         return [
             Swap(path, self._stored.get(path), now.get(path))
             for path in (*now, *gone)

@@ -42,9 +42,7 @@ from shared_prompt_cache.stores._secret import load_secret
 from shared_prompt_cache.stores._selection import select_scopes
 
 T = TypeVar("T")
-_ENDING: Final = 5.0
-"""How many seconds a closing waits for what is queued."""
-_PORTION: Final = 64
+_ENDING: Final = 5.0  # seconds that a closing waits for what is queued
 _SWEPT_AFTER: Final = 64
 _SWEPT_AT_ONCE: Final = 256
 _MOST_REASONS: Final = 1000
@@ -79,8 +77,7 @@ class Tier:
         self._reads = False  # whether rows may be read: only once the watched files have been compared
         self._number = 0  # the last invalidation that began here
         self._missed = False  # something was kept before the store was open, so before the journal was followed
-        self._wake = asyncio.Event()
-        self._news = asyncio.Event()
+        self._wake, self._news = asyncio.Event(), asyncio.Event()
         self._reader = Reader(
             store,
             name,
@@ -127,7 +124,7 @@ class Tier:
 
     async def follow(self, watch: Watch) -> None:
         """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
-        self._files = StoredFiles(watch, self._store, self._ask, self._wake.set)
+        self._files = StoredFiles(watch, self._store, self._ask, self._wake.set, self._proofs.in_thread)
         with suppress(Away):
             if self._ready:  # or it is done when the store recovers
                 await self._files.compare()
@@ -183,15 +180,12 @@ class Tier:
         else:
             self._missed = self._missed or not self._following
             self._outbox.dropped += 1
-            self._outdate(entry.key)
+            self.outdate(entry.key)
         self._wake.set()
 
     def outdate(self, key: str) -> None:
         """Note that the cache has had a newer value of `key`, which is not written."""
-        self._outdate(key)
         self._wake.set()
-
-    def _outdate(self, key: str) -> None:
         self._outbox.outdate(key)
         if len(self._outbox.outdated) > MOST_OUTDATED:
             # More rows than are counted one by one: all of them go.
@@ -227,8 +221,11 @@ class Tier:
     async def flush(self) -> None:
         """Return when what was queued before is in the store, or given up."""
         number, serial = self._number, self._outbox.serial
+        records = None if self._files is None else self._files.pending
         while self._ready and not (
-            self._outbox.is_past(serial) and (not self._outbox.notices or self._outbox.notices[0].number > number)
+            self._outbox.is_past(serial)
+            and (not self._outbox.notices or self._outbox.notices[0].number > number)
+            and (self._files is None or records is None or self._files.pending is not records)
         ):
             await self._next_step()
 
@@ -265,14 +262,14 @@ class Tier:
     async def _deliver(self) -> None:
         """Hand what waits to the store until nothing does."""
         outbox = self._outbox
-        while outbox or (self._files is not None and self._files.unsaved):
+        while outbox or (self._files is not None and self._files.pending is not None):
             if not self._ready:
                 raise Away  # a read has met trouble
             if outbox.notices:
                 await self._journal_notices()
             elif outbox.outdated:
                 await self._delete_outdated()
-            elif self._files is not None and self._files.unsaved:
+            elif self._files is not None and self._files.pending is not None:
                 await self._files.save()
             else:
                 await self._put()
@@ -332,8 +329,6 @@ class Tier:
         """Return why the value of `key` is in memory alone, None if nothing is known of that."""
         return self._reasons.get(key)
 
-    # The journal.
-
     async def _follow(self) -> None:
         while True:
             await self._news.wait()
@@ -381,8 +376,6 @@ class Tier:
             self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
         await self._store.open(self._clock, self._news.set)
         self._opened = True
-
-    # What it tells of itself.
 
     def health(self) -> PartHealth:
         """Return its state."""

@@ -58,6 +58,10 @@ class MemoryStore:
         self._place = _Place(check_megabytes(max_size_mb, "max_size_mb"))
         self._door: _Door | None = None
 
+    @property
+    def path(self) -> None:
+        """See `Store`."""
+
     def connect(self) -> MemoryStore:
         """Return another store over the same place, not opened, for another cache."""
         other = MemoryStore()

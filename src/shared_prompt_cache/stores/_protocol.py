@@ -184,6 +184,10 @@ class Store(Protocol):
     handle, and no lock; what it had asked for is carried out in full or not at all, an invalidation in full.
     """
 
+    @property
+    def path(self) -> str | None:
+        """The folder in which it writes files, absolute, None if it writes none: nothing there is ever a cause."""
+
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """Make it ready.
 

@@ -69,6 +69,11 @@ class ChaosStore:
         self._gate: asyncio.Event | None = None  # there is one while it is paused
         self._in_full: set[asyncio.Task[list[int] | None]] = set()
 
+    @property
+    def path(self) -> str | None:
+        """See `Store`."""
+        return self._store.path
+
     def pause(self) -> None:
         """Let every call wait that comes from now on, as one of a store that hangs; `aclose` does not."""
         if self._gate is None:

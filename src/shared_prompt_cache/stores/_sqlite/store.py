@@ -55,7 +55,7 @@ class SQLiteStore:
 
     @property
     def path(self) -> str:
-        """The folder, absolute; watch rules leave alone what is in it."""
+        """See `Store`."""
         return self._place.folder
 
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
