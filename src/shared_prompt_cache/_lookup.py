@@ -106,7 +106,7 @@ class Lookups:
                 return self._serve_stale(stale)
             began = flight is None
             if flight is None:
-                self.misses += 1
+                self.misses += self._computations.promotions is None
                 flight = self._launch(call)
             elif flight.task is not None:
                 self.shared += 1
@@ -116,9 +116,9 @@ class Lookups:
                 timeout=None if stale is None else call.soft_timeout,
                 background=True,
             )
-            if began and flight.found:
-                self.misses -= 1
-                self.hits += 1
+            if began and self._computations.promotions is not None:  # only now it is known what it was
+                self.hits += flight.found
+                self.misses += not flight.found
             failed = not in_time or is_failure(flight.error)
             if call.stale_for and failed and (stale := await self._find_stale(call)) is not None:
                 return self._serve_stale(stale)

@@ -24,7 +24,7 @@ from shared_prompt_cache._files import proof, reading
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._files.reading import compare, glob, read_file
 from shared_prompt_cache._files.recorder import Recorder
-from shared_prompt_cache.testing import wait_until
+from shared_prompt_cache.testing import FakeWatcher, wait_until
 
 FEW, MANY = 64, 65
 
@@ -368,3 +368,32 @@ async def test_closing_waits_for_what_runs_in_a_thread(proofs):
     await closing
     assert ended
     await working
+
+
+async def test_an_event_between_the_last_look_and_the_keeping_of_a_value_counts(open_cache, tmp_path, monkeypatch):
+    """Nothing kept depended on the file when the event came, so that it marked nothing."""
+    watcher = FakeWatcher()
+    cache = await open_cache(freshness="events", watcher=watcher)
+    other, file = tmp_path / "other.md", tmp_path / "file.md"
+    for path in (other, file):
+        path.write_text("old")
+    await cache.get_or_compute("other", lambda: cache.files.read_text(other))
+    await wait_until(lambda: cache.health().unwatched == 0)
+    looked, gate = threading.Event(), threading.Event()
+    first_moved = proof._first_moved
+
+    def late(dependencies):
+        moved = first_moved(dependencies)
+        if not looked.is_set():
+            file.write_text("new")
+            looked.set()
+            gate.wait()
+        return moved
+
+    monkeypatch.setattr(proof, "_first_moved", late)
+    computing = asyncio.create_task(cache.get_or_compute("key", lambda: cache.files.read_text(file)))
+    await wait_until(looked.is_set)
+    watcher.push(file)
+    gate.set()
+    await computing
+    assert await cache.get_or_compute("key", lambda: cache.files.read_text(file)) == "new"

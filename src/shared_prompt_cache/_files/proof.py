@@ -66,9 +66,8 @@ class Proofs:
         self._scopes = scopes
         self._held: dict[_Look, int] = {}  # with how many kept values depend on it
         self._ways: dict[str, int] = {}  # every place on the way of what is held, with how many ways lead over it
-        self._areas: dict[
-            tuple[str, ...], int
-        ] = {}  # folders that one way needs, with how many of what is held lie there
+        # The folders that a way needs, with how many of what is held need just those.
+        self._areas: dict[tuple[str, ...], int] = {}
         self._listings: dict[str, int] = {}
         self._marks: dict[str, int] = {}
         self._floor = 0  # at this revision everything was in doubt
@@ -144,7 +143,16 @@ class Proofs:
         """
         if _on_loop(dependencies) and unchanged(dependencies) and unchanged(dependencies):
             return None
-        return await self.in_thread(_first_moved, dependencies)
+        looked_at = Origin(dependencies, ())
+        self.hold(looked_at)  # so that an event which comes behind the look, and before this returns, is heeded
+        try:
+            while True:
+                since = self._scopes.revision
+                moved = await self.in_thread(_first_moved, dependencies)
+                if moved is not None or self._undisturbed(dependencies, since):
+                    return moved
+        finally:
+            self.release(looked_at)
 
     async def declare(self, recorder: Recorder, paths: Iterable[str | os.PathLike[str]]) -> None:
         """Record files, and the names of the children of folders, as read."""
