@@ -9,7 +9,7 @@ from shared_prompt_cache._files.matching import RuleTable, Target
 from shared_prompt_cache.errors import ConfigError
 from shared_prompt_cache.events import FileChange
 
-P = Path("/work/shop")
+P = Path("/projects/shop")
 H = Path("/home/somebody")
 
 
@@ -112,7 +112,7 @@ def test_a_base_at_the_root_of_the_agents_concerns_all_agents_of_the_project(fol
         (presets.claude_code, ".claude/CLAUDE.md", ALL),
         (presets.claude_code, ".claude/rules/a/b.md", ALL),
         (presets.claude_code, ".claude/settings.json", ALL),
-        (presets.claude_code, ".claude/projects/-work-shop/memory/MEMORY.md", PROJECT),
+        (presets.claude_code, ".claude/projects/-projects-shop/memory/MEMORY.md", PROJECT),
         (presets.claude_code, ".claude/projects/-work-other/memory/MEMORY.md", set()),
         (presets.claude_code, ".claude/history.jsonl", set()),
         (presets.agents_md, ".codex/config.toml", ALL),

@@ -26,25 +26,25 @@ from stores._kept import same
 
 SEALER = Sealer(b"s" * 32)
 FILE = StoredDependency(
-    path="/work/memory.md",
+    path="/home/user/memory.md",
     kind="file",
     digest=b"d" * 16,
     status=(2**64 - 1, 2**64 - 1, 12, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790),
     settled=True,
     pattern=None,
     folders=(),
-    places=("/work", "/work/memory.md"),
-    watched=("/work",),
+    places=("/home/user", "/home/user/memory.md"),
+    watched=("/home/user",),
     remote=False,
 )
 LISTING = StoredDependency(
-    path="/work/agents",
+    path="/home/user/agents",
     kind="listing",
     digest=None,
     status=(0, 0, 0, 0, 0),
     settled=False,
     pattern="**/*.md",
-    folders=(("/work/agents", (1, 2, 3, 4, 5)),),
+    folders=(("/home/user/agents", (1, 2, 3, 4, 5)),),
     places=(),
     watched=(),
     remote=True,
@@ -208,7 +208,7 @@ def test_what_cannot_be_packed_is_refused_with_its_place():
         with pytest.raises(SerializationError) as caught:
             packed(**facts)
         assert caught.value.where == where
-    file = msgspec.structs.replace(FILE, path="/work/\udcff.md")  # a name that is no UTF-8
+    file = msgspec.structs.replace(FILE, path="/home/user/\udcff.md")  # a name that is no UTF-8
     huge = msgspec.structs.replace(FILE, status=(0, 2**64, 0, 0, 0))
     for facts in ({"key": "\ud83d"}, {"agent": "\ud83d"}, {"dependencies": (file,)}, {"dependencies": (huge,)}):
         with pytest.raises(SerializationError, match="or the value stays in memory alone"):
