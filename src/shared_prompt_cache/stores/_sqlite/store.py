@@ -9,7 +9,17 @@ from typing import Final, TypeVar
 from shared_prompt_cache._options import check_megabytes, check_paths
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores._protocol import Journal, Lease, Notice, StoredEntry, StoreStats, Swap, Write
+from shared_prompt_cache.stores._protocol import (
+    Denial,
+    Journal,
+    Lease,
+    LeaseRequest,
+    Notice,
+    StoredEntry,
+    StoreStats,
+    Swap,
+    Write,
+)
 from shared_prompt_cache.stores._sqlite import entries, journal, leases
 from shared_prompt_cache.stores._sqlite.database import Database, Shared
 from shared_prompt_cache.stores._sqlite.place import Place, RefusedError
@@ -137,20 +147,20 @@ class SQLiteStore:
             await self._write("most_used", partial(entries.use, keys=uses))
         return await self._read("most_used", partial(entries.most_used, most=most))
 
-    async def acquire(self, key: str, holder: str, ttl: float, names: Collection[str]) -> Lease | None:
-        """See `Store`; the holder of a lease who asks again gets another in its place."""
-        now = self._opened("acquire", key).shared.clock.monotonic()
-        change = partial(leases.acquire, key=key, holder=holder, ttl=ttl, names=tuple(names), now=now)
-        return await self._write("acquire", change, key)
-
-    async def renew(self, lease: Lease, ttl: float) -> bool:
+    async def acquire(self, requests: Sequence[LeaseRequest], holder: str, ttl: float) -> list[Lease | Denial]:
         """See `Store`."""
-        now = self._opened("renew", lease.key).shared.clock.monotonic()
-        return await self._write("renew", partial(leases.renew, lease=lease, ttl=ttl, now=now), lease.key)
+        now = self._opened("acquire").shared.clock.monotonic()
+        change = partial(leases.acquire, requests=tuple(requests), holder=holder, ttl=ttl, now=now)
+        return await self._write("acquire", change)
 
-    async def release(self, lease: Lease) -> None:
+    async def renew(self, held: Sequence[Lease], ttl: float) -> list[bool]:
         """See `Store`."""
-        await self._write("release", partial(leases.end, lease=lease), lease.key)
+        now = self._opened("renew").shared.clock.monotonic()
+        return await self._write("renew", partial(leases.renew, leases=tuple(held), ttl=ttl, now=now))
+
+    async def release(self, held: Sequence[Lease]) -> None:
+        """See `Store`."""
+        await self._write("release", partial(leases.end, leases=tuple(held)))
 
     async def baseline(self, root: str) -> dict[str, bytes]:
         """See `Store`."""
@@ -266,7 +276,7 @@ def _put_many(raw: sqlite3.Connection, *, writes: Sequence[Write], uses: Sequenc
         if accepted and write.lease is not None:
             accepted = leases.is_held(raw, write.lease, now)
             if accepted:
-                leases.end(raw, write.lease)
+                leases.end(raw, (write.lease,))
         put.append(accepted)
     entries.use(raw, uses)
     entries.put(raw, [write for write, accepted in zip(writes, put, strict=True) if accepted])
