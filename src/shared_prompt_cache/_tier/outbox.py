@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._tier.leases import Claim
 from shared_prompt_cache.stores import Notice, Stamp
 
 _MOST_WRITES: Final = 1000
@@ -36,12 +37,14 @@ class Waiting(NamedTuple):
         stamp: When it was kept.
         serial: Its place among all that were queued.
         group: What has to be written together with it; None: nothing.
+        claim: The lease it was computed under; None: without one.
     """
 
     entry: Entry
     stamp: Stamp
     serial: int
     group: object
+    claim: Claim | None
 
 
 class Outbox:
@@ -100,17 +103,19 @@ class Outbox:
         """Return whether the row of `key` is older than what the cache has had."""
         return key in self._writes or key in self._writing or key in self.outdated
 
-    def put(self, entry: Entry, stamp: Stamp) -> None:
-        """Queue an entry, in the place of an older one of its key."""
+    def put(self, entry: Entry, stamp: Stamp, claim: Claim | None = None) -> None:
+        """Queue an entry, in the place of an older one of its key, with the lease it was computed under."""
         key = entry.key
         self._forget(key)
         if len(self) >= _MOST_WRITES or self._bytes + entry.size > _MOST_BYTES:
             self.dropped += 1
             self.outdate(key)
+            if claim is not None:
+                claim.end()
             return
         self._overtake(key)
         self.serial += 1
-        self._writes[key] = Waiting(entry, stamp, self.serial, self._group)
+        self._writes[key] = Waiting(entry, stamp, self.serial, self._group, claim)
         self._bytes += entry.size
 
     def outdate(self, key: str, checksum: bytes | None = None) -> None:
@@ -127,6 +132,8 @@ class Outbox:
         waiting = self._writes.pop(key, None)
         if waiting is not None:
             self._bytes -= waiting.entry.size
+            if waiting.claim is not None:
+                waiting.claim.end()
 
     def clear(self) -> None:
         """Forget everything, for another life of the cache."""
@@ -172,15 +179,27 @@ class Outbox:
                 break
             size += waiting.entry.size
             taken.append(waiting)
-            self._forget(waiting.entry.key)
+            del self._writes[waiting.entry.key]
+            self._bytes -= waiting.entry.size
         self._writing = {waiting.entry.key: waiting for waiting in taken}
         return taken
 
-    def written(self, keys: Collection[str]) -> None:
-        """Note which of what was taken is written; of the others the store may have an older row."""
+    def written(self, keys: Collection[str], *, refused: Collection[str] = ()) -> None:
+        """Note which of what was taken is written, and which the store has refused.
+
+        Of the others, and of what was refused without a lease, the store may have an older row. With one, what it may
+        have is newer: it was put by who has taken the lease over.
+        """
         writing, self._writing = self._writing, {}
-        for key in writing.keys() - set(keys):
-            if key not in self._writes:
+        for key, waiting in writing.items():
+            claim = waiting.claim
+            if key in keys:
+                if claim is not None:
+                    claim.used()
+                continue
+            if claim is not None:
+                claim.end()
+            if key not in self._writes and (claim is None or key not in refused):
                 self.outdate(key)
 
     def is_past(self, serial: int) -> bool:

@@ -106,6 +106,7 @@ class Reader:
                 if rows:
                     with ExitStack() as looks:
                         for row in rows:
+                            blocks[by_key[row.key]].seen = row.checksum
                             looks.enter_context(blocks[by_key[row.key]].recorder.looking())
                         examined = await self._proofs.in_thread(examine, self.sealer, rows)
                     # No await from here on.

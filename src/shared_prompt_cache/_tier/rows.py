@@ -93,7 +93,7 @@ def _pack(sealer: Sealer, waiting: Waiting) -> Write | SerializationError:
         return error
     except Exception as error:  # noqa: BLE001 - whatever the types of the caller do; one value hurts no other
         return SerializationError(f"the value cannot be encoded ({type(error).__name__}: {error})")
-    return Write(row, names, waiting.stamp, expires_at)
+    return Write(row, names, waiting.stamp, expires_at, None if waiting.claim is None else waiting.claim.lease)
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

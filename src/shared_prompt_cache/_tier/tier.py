@@ -30,6 +30,7 @@ from shared_prompt_cache._tier.breaker import Away, Breaker
 from shared_prompt_cache._tier.files import StoredFiles, Watch
 from shared_prompt_cache._tier.follower import Apply, Follower
 from shared_prompt_cache._tier.journal import EVERYTHING, written
+from shared_prompt_cache._tier.leases import Claim, Leases
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
 from shared_prompt_cache._tier.rows import pack_all
@@ -58,15 +59,25 @@ class Tier:
     corrupt: Callable[[str], None]
 
     def __init__(
-        self, store: Store, name: str, scopes: Scopes, labelling: Labelling, proofs: Proofs, clock: Clock
+        self,
+        store: Store,
+        name: str,
+        scopes: Scopes,
+        labelling: Labelling,
+        proofs: Proofs,
+        clock: Clock,
+        *,
+        shares: bool,
     ) -> None:
         self._written = self._refused = 0
         self._store = store
+        self._shares = shares
         self._name = name
         self._proofs = proofs
         self._clock = clock
         self._outbox = Outbox()
         self._follower = Follower(store, self._ask)
+        self._leases = Leases(store, partial(self._ask, reading=True), scopes)
         self._reasons: OrderedDict[str, str] = OrderedDict()
         self._said: set[type] = set()  # what has been logged once
         self._breaker = Breaker(name, clock.wall, self._broken)
@@ -113,13 +124,14 @@ class Tier:
         self._missed = self._following = self._reads = False
         self._files = None
         self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
+        self._leases.clear(self._follower.origin)
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
             await self._recover()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(work(), name=f"shared-prompt-cache store {name}")
-            for name, work in (("writer", self._work), ("follower", self._follow))
+            for name, work in (("writer", self._work), ("follower", self._follow), ("leases", self._lend))
         ]
 
     async def follow(self, watch: Watch) -> None:
@@ -140,6 +152,7 @@ class Tier:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._leases.clear("")
         self._breaker.reason = "it is closed"
         self._tell()
         if self._opened:
@@ -165,22 +178,46 @@ class Tier:
             return [None] * len(blocks)
         return await self._reader.find(blocks)
 
+    async def may_compute(self, flight: Flight) -> bool:
+        """Return whether `flight`, which found nothing here, may compute; False: it has to look again.
+
+        Of all caches that share the store one computes a key. Where that cannot be told, each may.
+        """
+        if not self._shares:
+            return True
+        outbox = self._outbox
+        unwritten = outbox.knows(flight.key)
+        if unwritten or outbox.notices:
+            # The answer may be about to be written; and an invalidation would end a lease from before it.
+            try:
+                async with asyncio.timeout(self._breaker.reading):
+                    await self.durable()
+                    while self._ready and outbox.knows(flight.key):
+                        await self._next_step()
+            except TimeoutError:
+                return True
+        if not (self._ready and self._reads) or flight.detached is not None:
+            return True
+        return not unwritten and await self._leases.claim(flight)
+
     def _unreadable(self, key: str) -> None:
         self._wake.set()  # the row is to be deleted
         self.corrupt(key)
 
     # What is to be written.
 
-    def write(self, entry: Entry) -> None:
-        """Have an entry written that has just been judged and kept; never waits."""
+    def write(self, entry: Entry, claim: Claim | None) -> None:
+        """Have an entry written that has just been judged and kept, under the lease of `claim`; never waits."""
         if self._reasons:
             self._reasons.pop(entry.key, None)
         if self._ready:
-            self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number))
+            self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number), claim)
         else:
             self._missed = self._missed or not self._following
             self._outbox.dropped += 1
             self.outdate(entry.key)
+            if claim is not None:
+                claim.end()
         self._wake.set()
 
     def outdate(self, key: str) -> None:
@@ -194,6 +231,7 @@ class Tier:
 
     def announce(self, told: Invalidation, selection: Selection) -> None:
         """Have an invalidation journalled that is in force here, and began here; never waits."""
+        self._leases.invalidated()
         self._number = max(self._number + 1, told.sequence)
         if len(self._outbox.notices) >= MOST_NOTICES:
             self._everything(self._number)
@@ -224,6 +262,7 @@ class Tier:
         records = None if self._files is None else self._files.pending
         while self._ready and not (
             self._outbox.is_past(serial)
+            and not self._leases
             and (not self._outbox.notices or self._outbox.notices[0].number > number)
             and (self._files is None or records is None or self._files.pending is not records)
         ):
@@ -296,19 +335,21 @@ class Tier:
     async def _put(self) -> None:
         taken = self._outbox.take_writes()
         done: list[str] = []
+        refused: list[str] = []
         assert self._sealer is not None  # noqa: S101 - it is ready, so it has been open
         try:
             packed = await self._proofs.in_thread(pack_all, self._sealer, taken)
             writes = [one for one in packed if isinstance(one, Write)]
             put = await self._ask("put_many", lambda: self._store.put_many(writes)) if writes else []
-            done = [write.entry.key for write, stands in zip(writes, put, strict=True) if stands]
-            self._refused += len(put) - len(done)
+            for write, stands in zip(writes, put, strict=True):
+                (done if stands else refused).append(write.entry.key)
+            self._refused += len(refused)
             for waiting, one in zip(taken, packed, strict=True):
                 if isinstance(one, SerializationError):
                     self._explain(waiting.entry, one)
         finally:
             # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
-            self._outbox.written(done)
+            self._outbox.written(done, refused=refused)
         self._written += len(done)
         self._unswept += len(done)
         if self._unswept >= _SWEPT_AFTER:
@@ -336,16 +377,31 @@ class Tier:
             if self._ready and self._following:
                 try:
                     await self._follower.catch_up()
+                    self._leases.invalidated()
                 except Away:
                     continue  # recovery reads the journal anyway
                 except Exception as error:  # noqa: BLE001 - as above
                     self._breaker.trip(str(error) or type(error).__name__, error)
+
+    async def _lend(self) -> None:
+        while True:
+            await self._leases.due.wait()
+            self._leases.due.clear()
+            if self._ready:
+                try:
+                    await self._leases.deliver()
+                except Away:
+                    continue  # those who waited have been answered; the rest is tried again with the next tick
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._breaker.trip(str(error) or type(error).__name__, error)
+                self._tell()
 
     # Trouble.
 
     def _broken(self) -> None:
         """Go on without the store."""
         self._outbox.drop()
+        self._leases.let_all_compute()
         self._wake.set()
         self._tell()
 
@@ -374,8 +430,12 @@ class Tier:
     async def _open(self) -> None:
         if self._sealer is None:
             self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
-        await self._store.open(self._clock, self._news.set)
+        await self._store.open(self._clock, self._changed)
         self._opened = True
+
+    def _changed(self) -> None:
+        self._news.set()
+        self._leases.changed()
 
     def health(self) -> PartHealth:
         """Return its state."""

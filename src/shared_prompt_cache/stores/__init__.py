@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from shared_prompt_cache.stores import _seal as _seal  # with the package, and not later on somebody's event loop
 from shared_prompt_cache.stores._memory import MemoryStore
 from shared_prompt_cache.stores._protocol import (
-    Denial,
     Journal,
     JournalEntry,
     Lease,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from shared_prompt_cache.stores._sqlite.store import SQLiteStore
 
 __all__ = [
-    "Denial",
     "Journal",
     "JournalEntry",
     "Lease",

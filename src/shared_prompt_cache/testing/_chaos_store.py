@@ -13,7 +13,6 @@ from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import Clock, seconds
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
 from shared_prompt_cache.stores import (
-    Denial,
     Journal,
     Lease,
     LeaseRequest,
@@ -24,6 +23,7 @@ from shared_prompt_cache.stores import (
     Swap,
     Write,
 )
+from shared_prompt_cache.stores._protocol import Denial
 
 _T = TypeVar("_T")
 

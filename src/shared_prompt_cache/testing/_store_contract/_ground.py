@@ -13,7 +13,6 @@ import pytest_asyncio
 
 from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores import (
-    Denial,
     Lease,
     LeaseRequest,
     Notice,
@@ -23,6 +22,7 @@ from shared_prompt_cache.stores import (
     StoredEntry,
     Write,
 )
+from shared_prompt_cache.stores._protocol import Denial
 from shared_prompt_cache.stores._selection import names_of, select_scopes
 from shared_prompt_cache.testing._clock import ManualClock
 
