@@ -42,6 +42,12 @@ def file(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def no_ticks(monkeypatch):
+    """Let nobody ask without being told."""
+    monkeypatch.setattr(leases, "_TICK", 3600)
+
+
 @pytest.fixture
 def ticks(monkeypatch):
     """Let leases be renewed, and asked for again, each hundredth of a second."""
@@ -67,6 +73,9 @@ async def test_one_computes_and_all_callers_of_all_get_its_value(pair):
     assert set(await asyncio.gather(*tasks)) == {"value"}
     assert compute.began == 1
     assert sum(cache.get_stats().computations for cache in pair) == 1
+    for cache in pair:
+        await cache.flush()
+        assert not cache._tier._leases.held  # what is written is not renewed
 
 
 async def test_many_keys_are_shared_out_and_each_is_computed_once(pair):
@@ -202,8 +211,9 @@ async def test_who_has_lost_the_lease_publishes_nothing_and_removes_nothing(pair
 async def test_who_computes_after_an_invalidation_does_not_wait_for_who_began_before(pair, file, way):
     first, second = pair
     gate = asyncio.Event()
-    old = ask(first, Counted("old", gate=gate), **options(file))
-    await wait_until(lambda: first._tier._leases.held)
+    compute = Counted("old", gate=gate)
+    old = ask(first, compute, **options(file))
+    await wait_until(lambda: compute.began)
     await invalidate(second, way, file)
     assert await second.get_or_compute(KEY, Counted("new"), **options(file)) == "new"
     await second.flush()
@@ -221,6 +231,9 @@ async def test_who_invalidates_gets_a_lease_that_outlasts_it(pair, store, file, 
         invalidating = asyncio.create_task(invalidate(first, way, file))
         await gate.reached.wait()
         computing = ask(first, Counted("new"), **options(file))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not store.calls["acquire"]  # the invalidation would end that lease
     assert await computing == "new"
     await invalidating
     await first.flush()

@@ -132,7 +132,7 @@ class Leases:
         self._timer = None
         if self.held or self._waiting or self._ended:
             self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
-            self._renews = True
+            self._renews = self._judges = True  # it may have read only now what was invalidated before
             self._ask_again()
 
     def _answer(self, claim: Claim, *, compute: bool) -> None:

@@ -186,8 +186,7 @@ class Tier:
         if not self._shares:
             return True
         outbox = self._outbox
-        unwritten = outbox.knows(flight.key)
-        if unwritten or outbox.notices:
+        if outbox.notices or outbox.knows(flight.key):
             # The answer may be about to be written; and an invalidation would end a lease from before it.
             try:
                 async with asyncio.timeout(self._breaker.reading):
@@ -198,7 +197,7 @@ class Tier:
                 return True
         if not (self._ready and self._reads) or flight.detached is not None:
             return True
-        return not unwritten and await self._leases.claim(flight)
+        return await self._leases.claim(flight)
 
     def _unreadable(self, key: str) -> None:
         self._wake.set()  # the row is to be deleted
