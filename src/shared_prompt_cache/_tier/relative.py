@@ -54,9 +54,11 @@ class Relative:
     def kept(self, path: None) -> None: ...
     def kept(self, path: str | None) -> str | None:
         """Return a path as it is kept; the plain name of a project, and None, as they are."""
-        if path is not None and self.root is not None and (path == self.root or path.startswith(self._below)):
-            return _HERE + path[len(self._base) :]
-        return path
+        if path is None or self.root is None:
+            return path
+        if path == self.root:
+            return _HERE
+        return _HERE + path[len(self._base) :] if path.startswith(self._below) else path
 
     @overload
     def absolute(self, kept: str) -> str: ...
@@ -87,6 +89,10 @@ class Relative:
     def names(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return names that can be selected, as they are kept, sorted."""
         return tuple(names) if self.root is None else tuple(sorted(set(self._all(names))))
+
+    def are_kept(self, names: Iterable[str]) -> bool:
+        """Return whether names are as this root has them kept: what lay outside of another may lie below this one."""
+        return all(self._name(name)[0] == name for name in names)
 
     def selection(self, selection: Selection) -> Selection:
         """Return what selects, of names that are kept, what `selection` does of others."""

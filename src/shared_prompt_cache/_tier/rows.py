@@ -51,20 +51,26 @@ def _examine(sealer: Sealer, relative: Relative, row: StoredEntry) -> Examined |
         return error
     head = unpacked.head
     now = refreshed(tuple([_dependency(stored, relative) for stored in head.dependencies]))
-    if isinstance(now, str) or not (head.root == relative.mark or _came_along(head.dependencies, now, relative)):
+    if isinstance(now, str) or not (head.root == relative.mark or _came_along(head, now, relative)):
         return Examined(unpacked.value, unpacked.metadata, head, None)
     return Examined(unpacked.value, unpacked.metadata, head, now)
 
 
-def _came_along(stored: Sequence[StoredDependency], now: Sequence[Dependency], relative: Relative) -> bool:
+def _came_along(head: Head, now: Sequence[Dependency], relative: Relative) -> bool:
     """Return whether what a value was made from is at the root of today what it was at that of then.
 
     A file that was absent is absent wherever a store is put without its project, so something else has to be there.
     And what was reached by a link from outside may be what has been left behind.
     """
     own = [one for one in now if relative.holds(one.path)]
-    return (not own or any(map(relative.holds, _found(own)))) and all(
-        any(map(relative.holds, one.way.places)) for then, one in zip(stored, now, strict=True) if then.linked
+    return (
+        relative.are_kept(head.names)
+        and (not own or any(map(relative.holds, _found(own))))
+        and all(
+            any(map(relative.holds, one.way.places))
+            for then, one in zip(head.dependencies, now, strict=True)
+            if then.linked
+        )
     )
 
 

@@ -243,6 +243,7 @@ class Database(ObedientConnection):
         return before != version
 
     def _connect_first(self) -> sqlite3.Connection:
+        self._shared.root.levels()  # raises before anything is made, if it cannot be
         with self.lock:
             return self._reconnect()
 
