@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from _support import size
 from shared_prompt_cache._core.filing import agent_ids, entry_names, project_ids, target_names
+from shared_prompt_cache._tier.journal import kept, read, written
 from shared_prompt_cache._tier.relative import Relative
+from shared_prompt_cache.events import Invalidation, PeerEvent
+from shared_prompt_cache.stores import Notice
 from shared_prompt_cache.stores._selection import (
     names_of,
     scope_of,
@@ -53,7 +56,28 @@ def test_what_lies_there_has_no_trace_of_the_root():
     assert Relative("/srv/shop").absolute(".//a/b") == "/srv/shop/a/b"
     assert Relative("/srv/shop").absolute("./") == "/srv/shop"
     assert Relative("/").absolute("./") == "/"
-    assert Relative("/").kept("") == ""
+    assert Relative("/").names(["project\x1f"]) == ("project\x1f",)  # of no project; `/` has no name
+
+
+@pytest.mark.parametrize(
+    ("told", "there"),
+    [
+        (("file", "/home/ann/web/a", None), ("file", "/app/a", None)),
+        (("file", "/home/ann/other", None), ("file", "/home/ann/other", None)),
+        (("project", "/home/ann/web", None), ("project", "/app", None)),
+        (("agent", "qa", "/home/ann/web"), ("agent", "qa", "/app")),
+        (("key", "/home/ann/web/a", None), ("key", "/home/ann/web/a", None)),
+        (("all", None, None), ("all", None, None)),
+    ],
+)
+def test_a_notice_tells_who_has_the_root_elsewhere_of_his_own_paths(told, there):
+    """As a process in a container has it, where the project is mounted under another path."""
+    scope, name, project = told
+    cause = PeerEvent(origin="elsewhere")
+    event = Invalidation(scope=scope, name=name, project=project, cause=cause, origin="x", sequence=1, at=0, dropped=0)
+    notice = kept(Notice("x", 1, select_scopes([("all",)]), written(event)), Relative("/home/ann/web"))
+    found = read(notice.body, Relative("/app"))
+    assert (found.scope, found.name, found.project) == there
 
 
 def test_what_is_filed_under_the_name_of_the_folder_is_found_under_the_new_one():
