@@ -86,7 +86,7 @@ async def test_a_file_that_is_no_database_is_set_aside(tmp_path, database, caplo
 @pytest.mark.parametrize(
     "statement",
     [
-        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 1",
         "PRAGMA application_id = 1",
         "DROP TABLE leases",
         "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM journal; END",

@@ -13,6 +13,7 @@ from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._files.baseline import Baseline
 from shared_prompt_cache._files.watchers.choice import InThread
 from shared_prompt_cache._tier.breaker import Ask
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Cause
 from shared_prompt_cache.stores import Store, Swap
 
@@ -37,15 +38,25 @@ class StoredFiles:
 
     Args:
         watch: The watch, which has been started.
+        relative: How the store keeps paths.
         wake: Called when there is something to be saved.
         in_thread: Runs what takes longer the more files there are.
     """
 
-    def __init__(self, watch: Watch, store: Store, ask: Ask, wake: Callable[[], None], in_thread: InThread) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        store: Store,
+        relative: Relative,
+        ask: Ask,
+        wake: Callable[[], None],
+        in_thread: InThread,
+    ) -> None:
         self.compared = False
         self._watch = watch
         self._baseline = watch.baseline
         self._store = store
+        self._relative = relative
         self._ask = ask
         self._wake = wake
         self._in_thread = in_thread
@@ -76,8 +87,9 @@ class StoredFiles:
 
     async def _load(self) -> dict[str, bytes]:
         self._stored = {}
-        for root in self._baseline.roots:
-            self._stored |= await self._ask("baseline", lambda root=root: self._store.baseline(root))  # type: ignore[misc]
+        for root in self._relative.bases(self._baseline.roots):
+            kept = await self._ask("baseline", lambda root=root: self._store.baseline(root))  # type: ignore[misc]
+            self._stored |= await self._in_thread(self._relative.records, kept)
         return self._stored
 
     async def save(self) -> None:
@@ -85,7 +97,8 @@ class StoredFiles:
         now = self.pending
         for _ in range(2):
             swaps = await self._in_thread(self._swaps, now or {})
-            if not swaps or await self._ask("swap", lambda swaps=swaps: self._store.swap(swaps, ())) is not None:  # type: ignore[misc]
+            kept = await self._in_thread(self._relative.swaps, swaps)
+            if not swaps or await self._ask("swap", lambda kept=kept: self._store.swap(kept, ())) is not None:  # type: ignore[misc]
                 self._stored |= {swap.path: swap.new for swap in swaps if swap.new is not None}
                 for swap in swaps:
                     if swap.new is None:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from shared_prompt_cache._tier.breaker import Ask
 from shared_prompt_cache._tier.journal import Remembered, read
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Cause, PeerEvent, Recovery, ScopeKind
 from shared_prompt_cache.stores import Journal, JournalEntry, Notice, Store
 
@@ -34,12 +35,13 @@ class Follower:
 
     apply: Apply
 
-    def __init__(self, store: Store, ask: Ask) -> None:
+    def __init__(self, store: Store, ask: Ask, relative: Relative) -> None:
         self.origin = ""
         self.applied = 0
         self.remembered = Remembered()
         self._store = store
         self._ask = ask
+        self._relative = relative
 
     def clear(self, origin: str) -> None:
         """Begin another life of the cache."""
@@ -63,7 +65,7 @@ class Follower:
 
     def _take(self, entry: JournalEntry) -> None:
         if entry.origin != self.origin:
-            told = read(entry.body)
+            told = read(entry.body, self._relative)
             if told is None:
                 self._apply_all("another cache of the store invalidated something in words that cannot be read")
             else:

@@ -7,14 +7,16 @@ its stamp. It is bounded: what is older than what is remembered is believed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
 import msgspec
 
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Invalidation, ScopeKind
-from shared_prompt_cache.stores import JournalEntry, Stamp
+from shared_prompt_cache.stores import JournalEntry, Notice, Stamp
 
 _MOST_REMEMBERED: Final = 10_000
 _MOST_BEGINNINGS: Final = 256
@@ -73,13 +75,27 @@ def _body(told: Invalidation, name: str | None, project: str | None, cause: str)
     )
 
 
-def read(body: bytes) -> Told | None:
+def kept(notice: Notice, relative: Relative) -> Notice:
+    """Return a notice as it goes into the journal, with paths as they are kept."""
+    if relative.root is None:
+        return notice
+    body = _ENCODER.encode(_renamed(_DECODER.decode(notice.body), relative.kept))
+    return replace(notice, selection=relative.selection(notice.selection), body=body)
+
+
+def read(body: bytes, relative: Relative) -> Told | None:
     """Return what a notice tells, None if it cannot be read."""
     try:
         told = _DECODER.decode(body)
     except (msgspec.DecodeError, ValueError):
         return None
-    return told if told.name or told.scope == "all" else None
+    return _renamed(told, relative.absolute) if told.name or told.scope == "all" else None
+
+
+def _renamed(told: Told, spelled: Callable[[str | None], str | None]) -> Told:
+    """Return it with paths spelled in another way."""
+    name = spelled(told.name) if told.scope in ("file", "project") else told.name
+    return msgspec.structs.replace(told, name=name, project=spelled(told.project))
 
 
 class Remembered:

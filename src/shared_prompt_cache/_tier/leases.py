@@ -15,6 +15,7 @@ from typing import Final
 from shared_prompt_cache._core.scopes import Scopes, Verdict
 from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._tier.breaker import Ask
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.stores import Lease, LeaseRequest, Store
 from shared_prompt_cache.stores._selection import names_of
 
@@ -61,7 +62,7 @@ class Leases:
         due: Set when there is something to deliver.
     """
 
-    def __init__(self, store: Store, ask: Ask, scopes: Scopes) -> None:
+    def __init__(self, store: Store, ask: Ask, scopes: Scopes, relative: Relative) -> None:
         self.holder = ""
         self.held: dict[Claim, None] = {}
         self.due = asyncio.Event()
@@ -70,6 +71,7 @@ class Leases:
         self._store = store
         self._ask = ask
         self._scopes = scopes
+        self._relative = relative
         self._asks = self._renews = self._judges = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -92,7 +94,7 @@ class Leases:
         """Return whether `flight` may compute; False: there is another entry in the store than it has seen."""
         labels = flight.labels
         ids = () if labels is None else [scope.id for scope in labels.scopes]
-        names = names_of(flight.key, ids, (), (), unowned=flight.agent is None)
+        names = self._relative.names(names_of(flight.key, ids, (), (), unowned=flight.agent is None))
         flight.claim = claim = Claim(flight, LeaseRequest(flight.key, names, flight.seen), self)
         self._waiting[claim] = None
         self._ask_again()

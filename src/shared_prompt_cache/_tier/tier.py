@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -29,10 +29,11 @@ from shared_prompt_cache._logging import log
 from shared_prompt_cache._tier.breaker import Away, Breaker
 from shared_prompt_cache._tier.files import StoredFiles, Watch
 from shared_prompt_cache._tier.follower import Apply, Follower
-from shared_prompt_cache._tier.journal import EVERYTHING, written
+from shared_prompt_cache._tier.journal import EVERYTHING, kept, written
 from shared_prompt_cache._tier.leases import Claim, Leases
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import pack_all
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import SerializationError
@@ -75,9 +76,10 @@ class Tier:
         self._name = name
         self._proofs = proofs
         self._clock = clock
+        self._relative = Relative()
         self._outbox = Outbox()
-        self._follower = Follower(store, self._ask)
-        self._leases = Leases(store, partial(self._ask, reading=True), scopes)
+        self._follower = Follower(store, self._ask, self._relative)
+        self._leases = Leases(store, partial(self._ask, reading=True), scopes, self._relative)
         self._reasons: OrderedDict[str, str] = OrderedDict()
         self._said: set[type] = set()  # what has been logged once
         self._breaker = Breaker(name, clock.wall, self._broken)
@@ -98,6 +100,7 @@ class Tier:
             clock,
             self._outbox,
             self._follower.remembered,
+            self._relative,
             partial(self._ask, reading=True),
             self._unreadable,
         )
@@ -123,6 +126,7 @@ class Tier:
         self._number = 0
         self._missed = self._following = self._reads = False
         self._files = None
+        self._relative.settle(None)
         self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
         self._leases.clear(self._follower.origin)
         self._wake, self._news = asyncio.Event(), asyncio.Event()
@@ -136,7 +140,7 @@ class Tier:
 
     async def follow(self, watch: Watch) -> None:
         """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
-        self._files = StoredFiles(watch, self._store, self._ask, self._wake.set, self._proofs.in_thread)
+        self._files = StoredFiles(watch, self._store, self._relative, self._ask, self._wake.set, self._proofs.in_thread)
         with suppress(Away):
             if self._ready:  # or it is done when the store recovers
                 await self._files.compare()
@@ -235,7 +239,8 @@ class Tier:
         if len(self._outbox.notices) >= MOST_NOTICES:
             self._everything(self._number)
         else:
-            self._outbox.notices.append(Notice(self._follower.origin, self._number, selection, written(told)))
+            notice = Notice(self._follower.origin, self._number, selection, written(told))
+            self._outbox.notices.append(kept(notice, self._relative))
         self._wake.set()
 
     def _everything(self, number: int) -> None:
@@ -337,7 +342,7 @@ class Tier:
         refused: list[str] = []
         assert self._sealer is not None  # noqa: S101 - it is ready, so it has been open
         try:
-            packed = await self._proofs.in_thread(pack_all, self._sealer, taken)
+            packed = await self._proofs.in_thread(pack_all, self._sealer, self._relative, taken)
             writes = [one for one in packed if isinstance(one, Write)]
             put = await self._ask("put_many", lambda: self._store.put_many(writes)) if writes else []
             for write, stands in zip(writes, put, strict=True):
@@ -430,7 +435,10 @@ class Tier:
         if self._sealer is None:
             self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
         await self._store.open(self._clock, self._changed)
+        # No await from here on: what has waited for this is not sent as it is.
         self._opened = True
+        self._relative.settle(self._store.root)
+        self._outbox.notices = deque([kept(notice, self._relative) for notice in self._outbox.notices])
 
     def _changed(self) -> None:
         self._news.set()

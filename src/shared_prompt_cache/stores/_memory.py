@@ -64,6 +64,10 @@ class MemoryStore:
     def path(self) -> None:
         """See `Store`."""
 
+    @property
+    def root(self) -> None:
+        """See `Store`; what does not outlive the process is never moved."""
+
     def connect(self) -> MemoryStore:
         """Return another store over the same place, not opened, for another cache."""
         other = MemoryStore()

@@ -207,6 +207,14 @@ class Store(Protocol):
     def path(self) -> str | None:
         """The folder in which it writes files, absolute, None if it writes none: nothing there is ever a cause."""
 
+    @property
+    def root(self) -> str | None:
+        """The folder that may be moved as a whole with the store in it, absolute; None if there is none.
+
+        It is known once the store is open, and the same for all caches that share the store. Paths at or below it are
+        given to the store relative to it, in names, selections and records of the baseline.
+        """
+
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """Make it ready.
 
@@ -216,6 +224,7 @@ class Store(Protocol):
 
         Raises:
             StoreError: If it cannot be opened now; `final` says that it never can until somebody changes something.
+            ConfigError: If it was made with something that does not fit what is there; of all methods only here.
         """
 
     async def aclose(self) -> None:

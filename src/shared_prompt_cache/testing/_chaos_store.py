@@ -85,6 +85,11 @@ class ChaosStore:
         """See `Store`."""
         return self._store.path
 
+    @property
+    def root(self) -> str | None:
+        """See `Store`."""
+        return self._store.root
+
     def pause(self) -> None:
         """Let every call wait that comes from now on, as one of a store that hangs; `aclose` does not."""
         if self._gate is None:

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from shared_prompt_cache._options import check_megabytes, check_paths
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import StoreError
+from shared_prompt_cache.errors import ConfigError, StoreError
 from shared_prompt_cache.stores._protocol import (
     Denial,
     Journal,
@@ -24,6 +24,7 @@ from shared_prompt_cache.stores._sqlite import entries, journal, leases
 from shared_prompt_cache.stores._sqlite.database import Database, Shared
 from shared_prompt_cache.stores._sqlite.place import Place, RefusedError
 from shared_prompt_cache.stores._sqlite.poll import Poll
+from shared_prompt_cache.stores._sqlite.root import Root
 
 T = TypeVar("T")
 
@@ -47,6 +48,10 @@ class SQLiteStore:
         path: The folder that the database is in. It is made if need be, for its owner alone; a link, a folder of
             somebody else, or one that others may write to is refused.
         max_size_mb: How much payloads and heads may take once `sweep` has returned; None: any amount.
+        root: A folder above it; paths at or below this are kept relative to it, so the store stays good if this is
+            moved or copied as a whole. None: the parent of the last hidden folder on the path of the store (the
+            project, for `project/.cache/prompts`), or else the folder that the store lies in. It is recorded when the
+            database is made; a store that has another one cannot be opened with this one (`ConfigError`).
 
     On a network file system, where a write-ahead log does not work, a rollback journal is kept in its place.
     """
@@ -56,8 +61,10 @@ class SQLiteStore:
         path: str | os.PathLike[str],
         *,
         max_size_mb: float | None = None,
+        root: str | os.PathLike[str] | None = None,
     ) -> None:
         self._place = Place(os.fspath(check_paths((path,), "path")[0]))
+        self._root = None if root is None else os.path.abspath(check_paths((root,), "root")[0])  # noqa: PTH100 - as text
         self._max_bytes = check_megabytes(max_size_mb, "max_size_mb")
         self._doors: _Doors | None = None
         self._uses: dict[str, None] = {}  # keys that were read, in order, and have not been noted in the database
@@ -68,11 +75,16 @@ class SQLiteStore:
         """See `Store`."""
         return self._place.folder
 
+    @property
+    def root(self) -> str | None:
+        """See `Store`."""
+        return None if self._doors is None else self._doors.shared.root.path
+
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """See `Store`."""
         if self._doors is not None:
             raise StoreError("the store is open already; make another one for another cache", operation="open")
-        doors = _Doors(self._place, clock, changed)
+        doors = _Doors(self._place, self._root, clock, changed)
         try:
             await doors.writer.open()
             await doors.reader.open()
@@ -82,6 +94,8 @@ class SQLiteStore:
             if not isinstance(error, Exception):
                 raise
             await doors.close()
+            if isinstance(error, ConfigError):
+                raise
             raise self._failure(error, "open", None) from error
         doors.poll.start(doors.shared, doors.writer)
         self._doors = doors
@@ -249,10 +263,10 @@ class SQLiteStore:
 class _Doors:
     """What is open: a connection that writes, one that reads, and the one who listens for others."""
 
-    def __init__(self, place: Place, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(self, place: Place, root: str | None, clock: Clock, changed: Callable[[], None]) -> None:
         self.pid = os.getpid()
         self.poll = Poll(place, changed)
-        self.shared = Shared(place, clock, _PATIENCE, self.poll.tell)
+        self.shared = Shared(place, clock, Root(place.folder, root), _PATIENCE, self.poll.tell)
         self.reader = Database(self.shared, "store reader")
         self.writer = Database(self.shared, "store writer", reader=self.reader)
 

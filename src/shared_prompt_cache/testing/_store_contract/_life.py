@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -106,6 +107,13 @@ class LifePromises(Ground):
         await put(writing, "key")
         await wait_until(lambda: open_.calls > seen, what="a store that is open is told")
         assert closed.calls == before, "changed was called although its store is closed"
+
+    async def test_all_who_share_it_know_the_same_root(self, store: Store, other: Store, open_store: OpenStore) -> None:
+        root = store.root
+        assert root is None or Path(root).is_absolute(), f"root is {root!r}; it is None or an absolute path"
+        assert other.root == root, f"of two that share a place one has the root {root!r}, the other {other.root!r}"
+        await other.aclose()
+        assert (await open_store()).root == root, "the root is another for a store that is opened later"
 
     async def test_closing_may_be_repeated_and_done_by_several_at_once(
         self, make_store: MakeStore, clock: ManualClock
