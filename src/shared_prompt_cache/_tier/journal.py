@@ -33,6 +33,10 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         at: When.
         origin: The cache in which it began.
         cause: Why, as text.
+        change: Tells the changes of watched files that one cache has found apart; 0: none of them raised this.
+        rules: By which rules it was raised; see `Baseline.rules`.
+        files: With the first that a change raised: the digest that each of the files has now; None: it is gone.
+        last: Whether it is the last that the change raised.
     """
 
     scope: ScopeKind
@@ -42,6 +46,10 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     at: float
     origin: str
     cause: str
+    change: int = 0
+    rules: bytes = b""
+    files: dict[str, bytes | None] = {}
+    last: bool = False
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -73,6 +81,27 @@ def _body(told: Invalidation, name: str | None, project: str | None, cause: str)
         origin=told.origin,
         cause=cause,
     )
+
+
+def of_change(notices: Sequence[Notice], rules: bytes, files: dict[str, bytes | None]) -> list[Notice]:
+    """Return the notices that one change of watched files has raised, so that others know it again.
+
+    Args:
+        notices: In order.
+        rules: By which rules.
+        files: The digest that each of the files has now, by path as it is kept.
+    """
+    marked = []
+    for place, notice in enumerate(notices):
+        body = msgspec.structs.replace(
+            _DECODER.decode(notice.body),
+            change=notices[0].number,
+            rules=rules,
+            files={} if place else files,
+            last=place == len(notices) - 1,
+        )
+        marked.append(replace(notice, body=_ENCODER.encode(body)))
+    return marked
 
 
 def kept(notice: Notice, relative: Relative) -> Notice:

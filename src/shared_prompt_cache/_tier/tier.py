@@ -37,7 +37,7 @@ from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import pack_all
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import SerializationError
-from shared_prompt_cache.events import Invalidation
+from shared_prompt_cache.events import FileChange, Invalidation
 from shared_prompt_cache.stores import Notice, Selection, Stamp, Store, Write
 from shared_prompt_cache.stores._seal import Sealer
 from shared_prompt_cache.stores._secret import load_secret
@@ -48,6 +48,7 @@ _ENDING: Final = 5.0  # seconds that a closing waits for what is queued
 _SWEPT_AFTER: Final = 64
 _SWEPT_AT_ONCE: Final = 256
 _MOST_REASONS: Final = 1000
+_MOST_CONTESTS: Final = 3
 
 
 class Tier:
@@ -78,7 +79,7 @@ class Tier:
         self._clock = clock
         self._relative = Relative()
         self._outbox = Outbox()
-        self._follower = Follower(store, self._ask, self._relative)
+        self._follower = Follower(store, self._ask, self._relative, self._outbox)
         self._leases = Leases(store, partial(self._ask, reading=True), scopes, self._relative)
         self._reasons: OrderedDict[str, str] = OrderedDict()
         self._said: set[type] = set()  # what has been logged once
@@ -140,7 +141,10 @@ class Tier:
 
     async def follow(self, watch: Watch) -> None:
         """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
-        self._files = StoredFiles(watch, self._store, self._relative, self._ask, self._wake.set, self._proofs.in_thread)
+        self._files = StoredFiles(
+            watch, self._store, self._relative, self._outbox, self._ask, self._wake.set, self._proofs.in_thread
+        )
+        self._follower.known = self._files.known
         with suppress(Away):
             if self._ready:  # or it is done when the store recovers
                 await self._files.compare()
@@ -239,14 +243,15 @@ class Tier:
         if len(self._outbox.notices) >= MOST_NOTICES:
             self._everything(self._number)
         else:
-            notice = Notice(self._follower.origin, self._number, selection, written(told))
-            self._outbox.notices.append(kept(notice, self._relative))
+            notice = kept(Notice(self._follower.origin, self._number, selection, written(told)), self._relative)
+            self._outbox.add(notice, by_change=isinstance(told.cause, FileChange))
         self._wake.set()
 
     def _everything(self, number: int) -> None:
         """Let one invalidation of everything stand for all that wait."""
         self._number = max(self._number, number)
         self._outbox.notices.clear()
+        self._outbox.changes.clear()
         self._outbox.notices.append(Notice(self._follower.origin, self._number, select_scopes((ALL,)), EVERYTHING))
 
     def together(self) -> AbstractContextManager[None]:
@@ -304,27 +309,48 @@ class Tier:
 
     async def _deliver(self) -> None:
         """Hand what waits to the store until nothing does."""
-        outbox = self._outbox
-        while outbox or (self._files is not None and self._files.pending is not None):
-            if not self._ready:
-                raise Away  # a read has met trouble
-            if outbox.notices:
-                await self._journal_notices()
-            elif outbox.outdated:
-                await self._delete_outdated()
-            elif self._files is not None and self._files.pending is not None:
-                await self._files.save()
-            else:
-                await self._put()
+        while await self._deliver_next():
             self._tell()
 
-    async def _journal_notices(self) -> None:
-        notices = list(self._outbox.notices)
-        sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
+    async def _deliver_next(self) -> bool:
+        outbox, files = self._outbox, self._files
+        unrecorded = files is not None and files.pending is not None
+        if (outbox or unrecorded) and not self._ready:
+            raise Away  # a read has met trouble
+        if outbox.notices:
+            return await self._journal_notices()
+        if outbox.outdated:
+            await self._delete_outdated()
+        elif files is not None and unrecorded:
+            await files.save()
+        elif outbox:
+            await self._put()
+        else:
+            return False
+        return True
+
+    async def _journal_notices(self) -> bool:
+        """Enter what is next in the journal; return whether there was anything."""
+        change, notices = self._outbox.take_notices()
+        if not notices:
+            return False  # what changes is not told before all of it is in force here
+        sequences = None
+        if change is not None and self._files is not None:
+            for _ in range(_MOST_CONTESTS):
+                if self._files.told(change):
+                    self._outbox.told(change)
+                    return True
+                sequences = await self._files.journal(change, notices)
+                if sequences is not None:
+                    break
+                await self._follower.catch_up()
+        if sequences is None:
+            sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
         # No await from here on: nobody reads a row that one of them took before they are remembered.
         if not self._follower.journalled(notices, sequences):
             self._news.set()  # others were faster
         self._outbox.durable(notices[-1].number)
+        return True
 
     async def _delete_outdated(self) -> None:
         outdated = self._outbox.take_outdated()
@@ -413,8 +439,8 @@ class Tier:
         """Open the store if it is not, and bring both sides up to date; reads come last."""
         if not self._opened:
             await self._ask("open", self._open)
-        if self._outbox.notices:
-            await self._journal_notices()
+        while await self._journal_notices():
+            pass
         while self._outbox.outdated:
             await self._delete_outdated()
         if not self._following:
@@ -426,8 +452,8 @@ class Tier:
             await self._follower.catch_up()
         if self._files is not None and not self._files.compared:
             await self._files.compare()
-        while self._outbox.notices:
-            await self._journal_notices()
+        while await self._journal_notices():
+            pass
         self._breaker.restore()
         self._tell()
 
