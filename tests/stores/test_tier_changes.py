@@ -128,6 +128,52 @@ async def test_what_was_computed_before_is_not_stored(workers, store, root):
     assert await second.cache.get_prompt(KEY) is None
 
 
+async def test_not_even_by_who_saw_the_change_and_was_slower_to_tell(workers, store, root):
+    first, second = workers
+    async with store.gate("put_many") as gate:
+        await first.cache.set_prompt("another", "holds the writer up", agent="ops")
+        await gate.reached.wait()
+        await first.cache.set_prompt(KEY, "old", agent="qa")
+        replace(root / "qa.md", "another memory\n")
+        await see(first, root / "qa.md")
+        await see(second, root / "qa.md")
+        await second.cache.flush()
+        await first.cache._tier._follower.catch_up()
+    await first.cache.flush()
+    assert await second.cache.get_prompt(KEY) is None
+    assert await journal(store) == 1
+
+
+async def test_what_something_else_invalidated_meanwhile_is_not_stored(workers, store, root):
+    first, second = workers
+    replace(root / "qa.md", "another memory\n")
+    async with store.gate("put_many") as gate:
+        await first.cache.set_prompt("another", "holds the writer up", agent="ops")
+        await gate.reached.wait()
+        await see(first, root / "qa.md")
+        await first.cache.set_prompt(KEY, "overtaken", agent="qa", tags=["planning"])
+        async with store.gate("journal") as reading:
+            await second.cache.invalidate_tag("planning")
+            await reading.reached.wait()
+            await see(second, root / "qa.md")
+            await second.cache.flush()
+        await first.cache._tier._follower.catch_up()
+    await first.cache.flush()
+    assert await second.cache.get_prompt(KEY) is None
+    assert await journal(store) == 2
+
+
+async def test_what_nobody_has_told_of_is_told_though_the_rest_was(workers, store, root):
+    first, second = workers
+    replace(root / "qa.md", "another memory\n")
+    await see(first, root / "qa.md")
+    assert await second.told() + await second.told() == [("agent", "qa", PeerEvent)]
+    replace(root / "ops.md", "another memory\n")
+    await see(second, root / "qa.md", root / "ops.md")
+    assert await second.told() == [("agent", "ops", FileChange)]
+    assert await journal(store) == 2
+
+
 async def test_many_files_that_change_at_once_are_told_once(workers, store, root):
     paths = [root / f"agent-{number}.md" for number in range(40)]
     for path in paths:
