@@ -22,6 +22,9 @@ from shared_prompt_cache.stores._selection import SEPARATOR, scope_of
 _HERE: Final = "./"
 _FOLDER: Final = "./."
 _WITH_PROJECT: Final = 3
+_MOST_KNOWN: Final = 4096
+_SPELLED: Final = tuple([kind + SEPARATOR for kind in ("file", "project", "agent")])
+"""What names begin with that may hold a path, or the name of a folder."""
 _ANY: Final = "*/"  # stands before the name of the folder of a project that was given as a path
 
 
@@ -43,6 +46,7 @@ class Relative:
         self._base = "" if root is None else root.rstrip("/")
         self._below = self._base + "/"
         self._folder = self._base.rpartition("/")[2]
+        self._known: dict[str, tuple[str, ...]] = {}  # names, as they are kept: those of most entries are a few
 
     def holds(self, path: str) -> bool:
         """Return whether a path leads below the root, as far as its text tells."""
@@ -87,8 +91,8 @@ class Relative:
         return self.root is not None and self._base.startswith(prefix)
 
     def names(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return names that can be selected, as they are kept, sorted."""
-        return tuple(names) if self.root is None else tuple(sorted(set(self._all(names))))
+        """Return names that can be selected, as they are kept."""
+        return tuple(names) if self.root is None else self._all(names)
 
     def are_kept(self, names: Iterable[str]) -> bool:
         """Return whether names are as this root has them kept: what lay outside of another may lie below this one."""
@@ -110,6 +114,16 @@ class Relative:
         return tuple([one for name in names for one in self._name(name)])
 
     def _name(self, name: str) -> tuple[str, ...]:
+        if not name.startswith(_SPELLED):
+            return (name,)
+        known = self._known.get(name)
+        if known is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[name] = self._spelled(name)
+        return known
+
+    def _spelled(self, name: str) -> tuple[str, ...]:
         kind, mark, rest = name.partition(SEPARATOR)
         if kind == "file":
             return (kind + mark + self.kept(rest),)

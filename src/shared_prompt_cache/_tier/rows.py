@@ -89,7 +89,7 @@ def _dependency(stored: StoredDependency, relative: Relative) -> Dependency:
         status=stored.status,
         settled=stored.settled,
         pattern=stored.pattern,
-        folders=tuple([(relative.absolute(name), status) for name, status in stored.folders]),
+        folders=stored.folders and tuple([(relative.absolute(name), status) for name, status in stored.folders]),
         remote=stored.remote,
     )
 
@@ -157,7 +157,7 @@ def _stored_dependency(dependency: Dependency, relative: Relative) -> StoredDepe
         status=(dependency.device, dependency.inode, dependency.size, dependency.mtime, dependency.ctime),
         settled=dependency.settled,
         pattern=dependency.pattern,
-        folders=tuple([(relative.kept(name), status) for name, status in dependency.folders]),
+        folders=dependency.folders and tuple([(relative.kept(name), status) for name, status in dependency.folders]),
         linked=path == dependency.path and any(map(relative.holds, dependency.way.places)),
         remote=dependency.remote,
     )
