@@ -8,8 +8,10 @@ import logging
 
 import pytest
 
+from _support import Counted
 from shared_prompt_cache import CacheClosedError, CacheKeyError, ConfigError, SharedPromptCache
-from shared_prompt_cache.testing import wait_until
+from shared_prompt_cache.stores import MemoryStore
+from shared_prompt_cache.testing import ChaosStore, wait_until
 
 KEYS = [f"agent_{number}" for number in range(20)]
 
@@ -176,6 +178,7 @@ async def test_many_keys_that_are_there_let_the_loop_breathe(cache):
         ({"keys": "agent"}, "keys"),
         ({"keys": 7}, "keys"),
         ({"compute": None}, "compute"),
+        ({"most_used": -1}, "most_used"),
         ({"concurrency": 0}, "concurrency"),
         ({"concurrency": "all"}, "concurrency"),
         ({"on_progress": 7}, "on_progress"),
@@ -197,3 +200,36 @@ async def test_a_closed_cache_is_not_warmed():
     await cache.aclose()
     with pytest.raises(CacheClosedError):
         await cache.warm(KEYS, compute)
+
+
+async def test_what_was_read_last_is_loaded_from_the_store_without_computing(open_cache):
+    store = MemoryStore()
+    async with SharedPromptCache(store=store) as before:
+        for number in range(200):
+            await before.set_prompt(f"key {number}", number)
+        await before.flush()
+    cache = await open_cache(store=store, max_size=100)
+    report = await cache.warm(most_used=100)
+    assert (report.loaded, report.computed, report.present) == (100, 0, 0)
+    assert str(report) == "100 loaded, 0 computed, 0 already there, 0 failed"
+    asked = cache.get_stats().store
+    for number in range(199, 99, -1):
+        assert (await cache.get_prompt(f"key {number}")).prompt == number
+    assert cache.get_stats().store == asked
+
+
+async def test_what_is_loaded_is_not_computed(open_cache):
+    store = MemoryStore()
+    async with SharedPromptCache(store=store) as before:
+        await before.set_prompt("kept", "from the store")
+        await before.flush()
+    cache = await open_cache(store=store)
+    report = await cache.warm(["kept", "new"], Counted("computed"), most_used=10)
+    assert (report.loaded, report.computed, report.present) == (1, 1, 1)
+    assert (await cache.get_prompt("kept")).prompt == "from the store"
+
+
+@pytest.mark.parametrize("store", [None, ChaosStore(MemoryStore(), errors=1.0, seed=1)], ids=["none", "broken"])
+async def test_without_a_store_in_use_nothing_is_loaded(open_cache, store):
+    cache = await open_cache(store=store)
+    assert (await cache.warm(most_used=10)).loaded == 0

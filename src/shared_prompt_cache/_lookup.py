@@ -209,6 +209,18 @@ class Lookups:
                     self.hit(promoted[1])
         return {key: entry for key, entry in found.items() if entry is not None}
 
+    async def load(self, most: int) -> int:
+        """Put into memory what the store has of the keys that were read last, at most `most`; return how many."""
+        promotions = self._computations.promotions
+        if promotions is None or not most:
+            return 0
+        # The latest comes last, so that it is the last to be evicted.
+        keys = [key for key in reversed(await promotions.most_used(most)) if self._get(key) is None]
+        loaded = 0
+        for start in range(0, len(keys), SLICE):
+            loaded += sum(one is not None for one in await promotions.promote_many(keys[start : start + SLICE]))
+        return loaded
+
     async def _find_in(self, table: MutableMapping[str, Entry], key: str, strict: bool) -> Entry | None:  # noqa: FBT001
         """Return what lies under `key` in the shelf or among the failures, if it stands and is proved."""
         while (entry := table.get(key)) is not None:

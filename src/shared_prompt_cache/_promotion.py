@@ -40,6 +40,10 @@ class Promotions:
         self._memory = memory
         self._proofs = proofs
 
+    async def most_used(self, most: int) -> list[str]:
+        """Return the keys that were read last, latest first."""
+        return await self._tier.most_used(most)
+
     async def promote(
         self, key: str, into: Flight | None = None, *, newer_than: float = -inf
     ) -> tuple[Flight, Entry] | None:

@@ -34,15 +34,18 @@ class WarmReport:
     Attributes:
         computed: How many values were computed.
         present: How many were there already, or were being computed by somebody else.
+        loaded: How many entries were loaded from the store, for `most_used`.
         failures: What went wrong, by key; the exception of `compute` as it was raised.
     """
 
     computed: int
     present: int
+    loaded: int = 0
     failures: Mapping[str, Exception] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.computed} computed, {self.present} already there, {len(self.failures)} failed"]
+        loaded = f"{self.loaded} loaded, " if self.loaded else ""
+        lines = [f"{loaded}{self.computed} computed, {self.present} already there, {len(self.failures)} failed"]
         lines += [
             f"  {key!r}: {type(error).__name__}: {error!s:.200}"
             for key, error in islice(self.failures.items(), _MOST_SHOWN)
@@ -55,13 +58,14 @@ class WarmReport:
 async def warm(
     cache: "SharedPromptCache",
     keys: Iterable[str],
-    compute: Callable[[str], Awaitable[Any]],
+    compute: Callable[[str], Awaitable[Any]] | None,
     *,
+    most_used: int = 0,
     concurrency: int = 8,
     on_progress: Progress | None = None,
     **options: Unpack[CachedOptions],
 ) -> WarmReport:
-    """Compute what is not cached of `keys`, and return what became of them.
+    """Load what was used last, compute what is not cached of `keys`, and return what became of them.
 
     A failure of one key is reported and hurts no other. `keys` is read as it is needed, and each key is kept to know
     it again. Cancelling it ends what it has begun, but for computations that others wait for.
@@ -69,7 +73,8 @@ async def warm(
     Args:
         cache: What to fill.
         keys: The keys; one that comes twice is taken once.
-        compute: An async function of a key.
+        compute: An async function of a key; None: no keys are given.
+        most_used: How many entries are loaded from the store, those that were read last, as far as they still stand.
         concurrency: How many keys are worked on at a time.
         on_progress: Called with the number of keys done and of all, duplicates counted; an async one is awaited. Its
             failure is logged, once.
@@ -82,17 +87,24 @@ async def warm(
     check_keys(keys)
     if on_progress is not None and not callable(on_progress):
         raise ConfigTypeError(f"on_progress is {shown(on_progress)}; give a function", field="on_progress")
-    check_compute(compute)
+    check_count(most_used, "most_used", least=0)
     workers = check_count(concurrency, "concurrency")
-    warming = _Warming(cache, keys, compute, Options(options), on_progress)
+    wanted: Any = _uncalled if compute is None and keys == () else compute
+    check_compute(wanted)
+    warming = _Warming(cache, keys, wanted, Options(options), on_progress)
     cache._enter()
+    loaded = await cache._lookups.load(most_used)
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
             if warming.ended:
                 break
             group.create_task(warming.work())
             await asyncio.sleep(0)  # a short list needs fewer workers than it may have
-    return warming.report()
+    return warming.report(loaded)
+
+
+async def _uncalled(key: str) -> Any:
+    """Stand for the function where there are no keys."""
 
 
 class _Warming:
@@ -165,11 +177,12 @@ class _Warming:
                 self._unheard = True
                 log(logging.WARNING, "progress.failed", exc_info=error, cache=self._cache.name)
 
-    def report(self) -> WarmReport:
+    def report(self, loaded: int) -> WarmReport:
         """Return what became of the keys; raise what `keys` itself raised."""
         if self._broken is not None:
             raise self._broken
-        return WarmReport(computed=self._computed, present=self._present, failures=MappingProxyType(self._failures))
+        failures = MappingProxyType(self._failures)
+        return WarmReport(computed=self._computed, present=self._present, loaded=loaded, failures=failures)
 
 
 class _Compute:

@@ -149,9 +149,8 @@ class SharedPromptCache:
         if store is not None:
             from shared_prompt_cache._tier.tier import Tier  # noqa: PLC0415 - loaded when used
 
-            shares = config.single_flight == "store"
             parts = (self._scopes, self._labelling, self._proofs, self._clock)
-            self._tier = Tier(store, self.name, *parts, shares=shares)
+            self._tier = Tier(store, self.name, *parts, shares=config.single_flight == "store")
             self._tier.corrupt = partial(note_corrupt, self.events)
         self._computations = Computations(
             self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock, self._tier
@@ -409,8 +408,7 @@ class SharedPromptCache:
             return await self._lookups.find_many(check_keys(keys), self._strict)
         found = {}
         for count, key in enumerate(check_keys(keys), 1):
-            entry = await self.get_prompt(key)
-            if entry is not None:
+            if (entry := await self.get_prompt(key)) is not None:
                 found[key] = entry
             if count % SLICE == 0:
                 await asyncio.sleep(0)
@@ -470,28 +468,28 @@ class SharedPromptCache:
 
     async def warm(
         self,
-        keys: Iterable[str],
-        compute: Callable[[str], Awaitable[Any]],
+        keys: Iterable[str] = (),
+        compute: Callable[[str], Awaitable[Any]] | None = None,
         *,
+        most_used: int = 0,
         concurrency: int = 8,
         on_progress: Progress | None = None,
         **options: Any,
     ) -> WarmReport:
-        """Fill keys ahead of use by `await compute(key)`.
+        """Fill keys ahead of use by `await compute(key)`, or from the store; failures are reported, not raised.
 
         Args:
             keys: The keys; those that are there already are left alone.
             compute: An async function of a key.
+            most_used: How many of the entries that were read last are loaded from the store first.
             concurrency: How many are computed at once.
-            on_progress: Called after each key with how many are done, and how many there are.
+            on_progress: Called after each key with the number of those done, and of all.
             **options: Passed to `get_or_compute`.
-
-        Returns:
-            What was computed and what was there; failures are collected, not raised.
         """
         from shared_prompt_cache._warm import warm  # noqa: PLC0415 - loaded when used
 
-        return await warm(self, keys, compute, concurrency=concurrency, on_progress=on_progress, **options)
+        more = partial(warm, most_used=most_used, concurrency=concurrency, on_progress=on_progress)
+        return await more(self, keys, compute, **options)
 
     def cached(self, key: str | Callable[..., str] | None = None, **options: Any) -> Decorator:
         """Return a decorator that caches an async function by its arguments.

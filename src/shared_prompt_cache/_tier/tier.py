@@ -186,6 +186,15 @@ class Tier:
             return [None] * len(blocks)
         return await self._reader.find(blocks)
 
+    async def most_used(self, most: int) -> list[str]:
+        """Return the keys whose entries were read last, latest first."""
+        if not self._ready:
+            return []
+        try:
+            return await self._ask("most_used", lambda: self._store.most_used(most), reading=True)
+        except Away:
+            return []
+
     async def may_compute(self, flight: Flight) -> bool:
         """Return whether `flight`, which found nothing here, may compute; False: it has to look again.
 
