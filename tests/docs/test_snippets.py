@@ -111,8 +111,9 @@ def test_commands_exist(page):
 
 
 def test_the_page_of_the_command_line_has_every_option_and_no_other(capsys):
-    with pytest.raises(SystemExit):
-        _parser().parse_args(["watch", "--help"])
+    for command in ("demo", "watch", "ls", "inspect", "verify", "invalidate"):
+        with pytest.raises(SystemExit):
+            _parser().parse_args([command, "--help"])
     options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
     assert set(re.findall(r"--[a-z]+", page("docs/reference/command-line.md"))) == options
 

@@ -49,11 +49,15 @@ def _examine(sealer: Sealer, relative: Relative, row: StoredEntry) -> Examined |
         unpacked = unpack(sealer, row)
     except Unreadable as error:
         return error
-    head = unpacked.head
-    now = refreshed(tuple([_dependency(stored, relative) for stored in head.dependencies]))
+    return Examined(unpacked.value, unpacked.metadata, unpacked.head, proved(unpacked.head, relative))
+
+
+def proved(head: Head, relative: Relative) -> tuple[Dependency, ...] | None:
+    """Return what a value was made from as it is now, None if some of that is not what it was."""
+    now = refreshed(tuple([dependency_of(stored, relative) for stored in head.dependencies]))
     if isinstance(now, str) or not (head.root == relative.mark or _came_along(head, now, relative)):
-        return Examined(unpacked.value, unpacked.metadata, head, None)
-    return Examined(unpacked.value, unpacked.metadata, head, now)
+        return None
+    return now
 
 
 def _came_along(head: Head, now: Sequence[Dependency], relative: Relative) -> bool:
@@ -80,7 +84,8 @@ def _found(dependencies: Iterable[Dependency]) -> Iterable[str]:
         yield from one.way.places if one.digest else one.way.places[:-1]
 
 
-def _dependency(stored: StoredDependency, relative: Relative) -> Dependency:
+def dependency_of(stored: StoredDependency, relative: Relative) -> Dependency:
+    """Return the record of something that a value was made from."""
     return Dependency(
         relative.absolute(stored.path),
         stored.kind,

@@ -68,7 +68,7 @@ def put(raw: sqlite3.Connection, writes: Iterable[Write]) -> None:
     if not latest:
         return
     known = {key: (number, _ids(kept)) for key, number, kept in bulk.select(raw, _KNOWN, list(latest))}
-    all_names = {key: _kept_names(key, write.names) for key, write in latest.items()}
+    all_names = {key: kept_names(key, write.names) for key, write in latest.items()}
     numbers = _number_names(raw, {name for names in all_names.values() for name in names})
     ids, used = count(_highest(raw, "SELECT max(id) FROM entries") + 1), count(_last_use(raw) + 1)
     rows, lives, added, freed = [], [], [], []
@@ -86,7 +86,8 @@ def put(raw: sqlite3.Connection, writes: Iterable[Write]) -> None:
     _free(raw, freed)
 
 
-def _kept_names(key: bytes, names: Iterable[str]) -> set[bytes]:
+def kept_names(key: bytes, names: Iterable[str]) -> set[bytes]:
+    """Return those of the names of an entry that are written down."""
     kept = {to_bytes(name) for name in names}
     kept.discard(_OWN + key)
     kept.discard(_ALL)

@@ -71,11 +71,20 @@ class Place:
             RefusedError: If they are not.
         """
         _make_folder(self.folder)
+        self.check()
+        with suppress(FileExistsError):
+            _create(os.path.join(self.folder, ".gitignore"), b"*\n")
+
+    def check(self) -> None:
+        """See that the folder and the files in it are safe, and make nothing.
+
+        Raises:
+            RefusedError: If they are not.
+            FileNotFoundError: If there is no folder.
+        """
         _check_folder(self.folder)
         for name in (DATABASE, *(DATABASE + suffix for suffix in BESIDE), _LOCK):
             _check_file(os.path.join(self.folder, name))
-        with suppress(FileExistsError):
-            _create(os.path.join(self.folder, ".gitignore"), b"*\n")
 
     def create(self) -> None:
         """Begin an empty database, without what an earlier one left beside it; the lock is held."""
@@ -85,8 +94,11 @@ class Place:
         with suppress(FileExistsError):
             _create(self.database, b"")
 
-    def set_aside(self, name: str) -> None:
-        """Rename the database to `store.db.corrupt-<name>`, with what is beside it, and remove any set aside before."""
+    def set_aside(self, name: str) -> str:
+        """Rename the database to `store.db.corrupt-<name>`, with what is beside it; any set aside before is removed.
+
+        Returns the new path.
+        """
         aside = f"{self.database}.corrupt-{name}"
         # The database first: SQLite, which still has it open, leaves the files beside it alone once it has moved.
         os.replace(self.database, aside)
@@ -94,6 +106,7 @@ class Place:
             with suppress(FileNotFoundError):
                 os.replace(self.database + suffix, aside + suffix)
         self._remove_aside(but=os.path.basename(aside))
+        return aside
 
     def discard(self) -> None:
         """Unlink the database, what is beside it, and what was set aside."""

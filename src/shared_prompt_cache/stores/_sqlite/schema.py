@@ -53,6 +53,10 @@ class DamagedError(Exception):
     """A database that is damaged, or none of ours."""
 
 
+class ForeignError(DamagedError):
+    """A database of another program, or of another version of this one."""
+
+
 def prepare(raw: sqlite3.Connection, *, wal: bool, levels: int) -> bool:
     """Set a new connection up, make the tables if the database is empty; return whether it has a write-ahead log.
 
@@ -81,9 +85,7 @@ def prepare(raw: sqlite3.Connection, *, wal: bool, levels: int) -> bool:
             f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
         )
     else:
-        found = pragma(raw, "application_id"), pragma(raw, "user_version")
-        if found != (APPLICATION_ID, VERSION) or _layout(raw) != _expected_layout():
-            raise DamagedError(f"a database of another program or version: {found[0]:#x}, {found[1]}")
+        check(raw)
         has_wal = _set_journal_mode(raw, wal=wal)
     pragma(raw, f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
     pragma(raw, f"journal_size_limit = {PAGE_SIZE * CHECKPOINT_PAGES}")
@@ -101,6 +103,21 @@ def levels_of(raw: sqlite3.Connection) -> int:
     if found is None or type(found[0]) is not int or not 0 < found[0] <= _MOST_LEVELS:
         raise DamagedError("it does not say where its root is")
     return found[0]
+
+
+def check(raw: sqlite3.Connection) -> None:
+    """See that a database that is not empty is one of ours.
+
+    Raises:
+        ForeignError: If it is none.
+        DamagedError: If it is one, and its tables are others.
+        sqlite3.Error: If it cannot be read.
+    """
+    found = pragma(raw, "application_id"), pragma(raw, "user_version")
+    if found != (APPLICATION_ID, VERSION):
+        raise ForeignError(f"a database of another program or version: {found[0]:#x}, {found[1]}")
+    if _layout(raw) != _expected_layout():
+        raise DamagedError("its tables are not those of this version")
 
 
 @contextmanager
