@@ -98,7 +98,7 @@ class Invalidations:
         project: str | None = None,
         cause: Cause,
         soft: bool = False,
-        journalled: bool = False,
+        journalled: Selection | None = None,
     ) -> Announcement:
         """Put an invalidation in force. It is final when this returns; telling and reclaiming follow behind.
 
@@ -108,7 +108,7 @@ class Invalidations:
             project: The project that an agent's invalidation is limited to.
             cause: Why.
             soft: Whether entries expire instead.
-            journalled: Whether the store knows of it: others have invalidated.
+            journalled: What the store was told that it selects, if others have invalidated.
         """
         soft_at = self._now() if soft else None
         ids, condition = self._select(scope, name, project)
@@ -128,8 +128,8 @@ class Invalidations:
         if condition is not None:
             self._computations.forget_failures(condition)  # once the entries are swept the condition is forgotten
         sweep = self._memory.invalidate(ids, condition, told, soft_at=soft_at)
-        if self._tier is not None and not journalled:
-            self._tier.announce(told, self._selection(scope, name, project))
+        if self._tier is not None:
+            self._tier.announce(told, self._selection(scope, name, project), journalled)
         self.counts[scope] += 1
         announcement = Announcement(told, sweep, found=found)
         self._announcements.append(announcement)

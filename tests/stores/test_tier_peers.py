@@ -11,10 +11,10 @@ import pytest
 from _gated import GatedStore
 from _support import Counted
 from _ways import KEY, WAYS, invalidate, options
-from shared_prompt_cache import PeerEvent, Recovery
+from shared_prompt_cache import PeerEvent, Recovery, WatchRule
 from shared_prompt_cache.stores import MemoryStore, Notice, Selection
 from shared_prompt_cache.stores import _memory as memory
-from shared_prompt_cache.testing import wait_until
+from shared_prompt_cache.testing import FakeWatcher, wait_until
 
 
 @pytest.fixture
@@ -102,6 +102,51 @@ async def test_whoever_may_have_missed_something_forgets_everything(open_cache, 
     await second.set_prompt("a", 2)
     await second.flush()
     assert (await first.get_prompt("a")).prompt == 2
+
+
+@pytest.mark.parametrize("way", ["project", "agent"])
+async def test_a_name_of_a_project_that_only_the_rules_of_another_know_takes_what_that_has_stored(
+    open_cache, tmp_path, way
+):
+    """Who invalidates does not know what the name stands for; who stored it does, and does not read it again."""
+    store = MemoryStore()
+    rules = [WatchRule(tmp_path, "{agent}.md", "agent", project="shop")]
+    first = await open_cache(store=store, watch=rules, watcher=FakeWatcher(), name="first")
+    second = await open_cache(store=store.connect(), name="second")
+    third = await open_cache(store=store.connect(), watch=rules, watcher=FakeWatcher(), name="third")
+    await first.set_prompt(KEY, "old", agent="engineer", project=tmp_path)
+    await first.set_prompt("another", "stays", agent="engineer", project=tmp_path / "elsewhere")
+    await first.flush()
+    if way == "project":
+        await second.invalidate_project("shop")
+    else:
+        await second.invalidate_agent("engineer", "shop")
+    await wait_until(lambda: first.get_stats().invalidations.get(way))
+    for cache in (first, third, second):
+        await cache.flush()
+        await cache._tier._follower.catch_up()
+        await cache.flush()
+        assert await cache.get_prompt(KEY) is None
+        assert (await cache.get_prompt("another")).prompt == "stays"
+    assert (await store.journal(0)).last <= 3  # each that knows more tells once, and nobody answers that
+
+
+async def test_two_that_know_a_name_for_different_projects_do_not_answer_each_other(open_cache, tmp_path):
+    store = MemoryStore()
+    caches = [await open_cache(store=store)]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        rules = [WatchRule(tmp_path / folder, "{agent}.md", "agent", project="shop")]
+        caches.append(await open_cache(store=store.connect(), watch=rules, watcher=FakeWatcher()))
+        await caches[-1].set_prompt(f"prompt of {folder}", "old", project=tmp_path / folder)
+        await caches[-1].flush()
+    await caches[0].invalidate_project("shop")
+    for _ in range(3):
+        for cache in caches:
+            await cache._tier._follower.catch_up()
+            await cache.flush()
+    assert (await store.journal(0)).last == 3
+    assert await caches[0].get_many(["prompt of one", "prompt of two"]) == {}
 
 
 async def test_words_that_cannot_be_read_are_taken_for_the_worst(open_cache):

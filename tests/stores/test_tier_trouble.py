@@ -66,7 +66,7 @@ async def test_a_store_that_hangs_delays_one_read_and_no_more(open_cache):
     assert await cache.get_prompt("b") is None
     assert chaos.held == held  # nobody asks it while it is out of use
     await cache.invalidate("a")  # nor waits for it
-    assert "1 invalidations are not durable yet" in cache.health().parts["store"].reason
+    assert "1 invalidation is not durable yet" in cache.health().parts["store"].reason
     chaos.resume()
     await well(cache)
     assert cache.get_stats().store["pending_invalidations"] == 0

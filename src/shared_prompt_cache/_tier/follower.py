@@ -6,21 +6,31 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from shared_prompt_cache._core.scopes import ALL
 from shared_prompt_cache._tier.breaker import Ask
 from shared_prompt_cache._tier.journal import Remembered, Told, read
 from shared_prompt_cache._tier.outbox import Outbox
 from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Cause, PeerEvent, Recovery, ScopeKind
-from shared_prompt_cache.stores import Journal, JournalEntry, Notice, Store
+from shared_prompt_cache.stores import Journal, JournalEntry, Notice, Selection, Store
+from shared_prompt_cache.stores._selection import select_scopes
 
 _PORTION: Final = 64
+_ALL: Final = select_scopes((ALL,))
 
 
 class Apply(Protocol):
     """Puts an invalidation that others began in force; as `Invalidations.apply`."""
 
     def __call__(
-        self, scope: ScopeKind, name: str | None, *, project: str | None, cause: Cause, soft: bool, journalled: bool
+        self,
+        scope: ScopeKind,
+        name: str | None,
+        *,
+        project: str | None,
+        cause: Cause,
+        soft: bool,
+        journalled: Selection,
     ) -> object: ...
 
 
@@ -77,7 +87,11 @@ class Follower:
                 self._outbox.lift(entry.sequence, number)
             else:
                 cause = PeerEvent(origin=told.origin)
-                self.apply(told.scope, told.name, project=told.project, cause=cause, soft=told.soft, journalled=True)
+                # What is told again is not told a third time; and whoever is told of everything forgets more than went.
+                journalled = _ALL if told.again or told.scope == "all" else entry.selection
+                self.apply(
+                    told.scope, told.name, project=told.project, cause=cause, soft=told.soft, journalled=journalled
+                )
         self.remember(entry)
 
     def journalled(self, notices: Sequence[Notice], sequences: Sequence[int]) -> bool:
@@ -102,4 +116,4 @@ class Follower:
         self.applied = journal.last
 
     def _apply_all(self, reason: str) -> None:
-        self.apply("all", None, project=None, cause=Recovery(reason=reason), soft=False, journalled=True)
+        self.apply("all", None, project=None, cause=Recovery(reason=reason), soft=False, journalled=_ALL)

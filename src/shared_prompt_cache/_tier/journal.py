@@ -37,6 +37,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         rules: By which rules it was raised; see `Baseline.rules`.
         files: With the first that a change raised: the digest that each of the files has now; None: it is gone.
         last: Whether it is the last that the change raised.
+        again: Whether others have told of it before, in fewer names.
     """
 
     scope: ScopeKind
@@ -50,6 +51,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     rules: bytes = b""
     files: dict[str, bytes | None] = {}
     last: bool = False
+    again: bool = False
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -62,16 +64,16 @@ EVERYTHING: Final = _ENCODER.encode(
 """The body of a notice that stands for many."""
 
 
-def written(told: Invalidation) -> bytes:
-    """Return the body of a notice."""
+def written(told: Invalidation, *, again: bool = False) -> bytes:
+    """Return the body of a notice; `again`: others have told of it before."""
     cause = str(told.cause).encode("utf-8", "replace").decode()
     try:
-        return _ENCODER.encode(_body(told, told.name, told.project, cause))
+        return _ENCODER.encode(_body(told, told.name, told.project, cause, again=again))
     except UnicodeEncodeError:  # half of a surrogate pair in a name: others are told of everything
-        return _ENCODER.encode(_body(told, None, None, cause))
+        return _ENCODER.encode(_body(told, None, None, cause, again=again))
 
 
-def _body(told: Invalidation, name: str | None, project: str | None, cause: str) -> Told:
+def _body(told: Invalidation, name: str | None, project: str | None, cause: str, *, again: bool) -> Told:
     return Told(
         scope=told.scope if name is not None else "all",
         name=name,
@@ -80,6 +82,7 @@ def _body(told: Invalidation, name: str | None, project: str | None, cause: str)
         at=told.at,
         origin=told.origin,
         cause=cause,
+        again=again,
     )
 
 

@@ -245,14 +245,21 @@ class Tier:
             self._outbox.outdated.clear()
             self._everything(self._number + 1)
 
-    def announce(self, told: Invalidation, selection: Selection) -> None:
-        """Have an invalidation journalled that is in force here, and began here; never waits."""
+    def announce(self, told: Invalidation, selection: Selection, journalled: Selection | None) -> None:
+        """Have an invalidation journalled that is in force here; never waits.
+
+        One that others have journalled is journalled again only if it selects more here, where a project has names
+        that they do not know.
+        """
         self._leases.invalidated()
+        if journalled is not None and journalled.covers(self._relative.selection(selection)):
+            return
         self._number = max(self._number + 1, told.sequence)
         if len(self._outbox.notices) >= MOST_NOTICES:
             self._everything(self._number)
         else:
-            notice = kept(Notice(self._follower.origin, self._number, selection, written(told)), self._relative)
+            body = written(told, again=journalled is not None)
+            notice = kept(Notice(self._follower.origin, self._number, selection, body), self._relative)
             self._outbox.add(notice, by_change=isinstance(told.cause, FileChange))
         self._wake.set()
 
@@ -416,7 +423,6 @@ class Tier:
             if self._ready and self._following:
                 try:
                     await self._follower.catch_up()
-                    self._leases.invalidated()
                 except Away:
                     continue  # recovery reads the journal anyway
                 except Exception as error:  # noqa: BLE001 - as above
@@ -484,7 +490,8 @@ class Tier:
         if self._ready:
             return PartHealth(status="ok")
         waiting = len(self._outbox.notices)
-        more = f"; {waiting} invalidations are not durable yet" if waiting else ""
+        many = f"{waiting} invalidations are" if waiting > 1 else "1 invalidation is"
+        more = f"; {many} not durable yet" if waiting else ""
         return PartHealth(status="degraded", reason=f"{self._breaker.reason}{more}", since=self._breaker.since)
 
     @property

@@ -44,6 +44,18 @@ class Selection:
     pattern: str | None = None
     projects: tuple[str, ...] | None = None
 
+    def covers(self, other: Selection) -> bool:
+        """Return whether it surely holds all that `other` does."""
+        if "all" in self.names:
+            return True
+        within = self.projects is None or (other.projects is not None and set(other.projects) <= set(self.projects))
+        return (
+            set(other.names) <= set(self.names)
+            and set(other.prefixes) <= set(self.prefixes)
+            and self.pattern in (None, other.pattern)
+            and (within or not other.prefixes)
+        )
+
     def selects(self, names: Collection[str]) -> bool:
         """Return whether it holds an entry with these names."""
         if any(name in names for name in self.names):
