@@ -81,6 +81,7 @@ class Promotions:
                     None,
                 )
                 if doubt is None:
+                    self._tier.count(found)
                     # No await from the judgements of `find` to these.
                     return [
                         None if one is None or one.created_at <= newer_than else self._promoted(block, one, into)

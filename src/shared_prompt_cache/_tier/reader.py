@@ -117,9 +117,6 @@ class Reader:
                         if row.key not in overtaken:
                             number = by_key[row.key]
                             found[number] = self._accept(blocks[number], row, one)
-        hits = sum(one is not None for one in found)
-        self.hits += hits
-        self.misses += len(found) - hits
         return found
 
     async def _rows(self, keys: list[str]) -> list[StoredEntry]:

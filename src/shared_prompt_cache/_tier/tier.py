@@ -182,9 +182,14 @@ class Tier:
     async def find(self, blocks: Sequence[Flight]) -> list[Found | None]:
         """Return what the store has of the keys of `blocks`; see `Reader.find`."""
         if not (self._ready and self._reads):
-            self._reader.misses += len(blocks)
             return [None] * len(blocks)
         return await self._reader.find(blocks)
+
+    def count(self, found: Sequence[Found | None]) -> None:
+        """Count what came of a look, however often it was repeated."""
+        hits = sum(one is not None for one in found)
+        self._reader.hits += hits
+        self._reader.misses += len(found) - hits
 
     async def most_used(self, most: int) -> list[str]:
         """Return the keys whose entries were read last, latest first."""
