@@ -4,9 +4,9 @@ On the road of promotion fifty callers wait for one look into the store, which h
 wait for a computation, whose value is to be written. What becomes of writes that an invalidation meets under way is in
 `test_p3_with_a_store.py`. At full size the store is an SQLite database.
 
-Seen to fail on planted bugs: a look into the store for each caller; a look-up that a cancelled caller takes with it; a
-promoted value that is kept whatever was invalidated since the look began; an entry that is written when its computation
-was overtaken; a flight that goes on to compute when all have left.
+Seen to fail on planted bugs: a flight that is left for another by each who comes; a cancelled caller that takes it
+along; one that goes on when all have left; a value that is kept although its computation was overtaken; a row that is
+believed although what it was filed under was invalidated since the look began.
 """
 
 import asyncio
