@@ -1,14 +1,31 @@
 """Caches over an SQLite store: what a test of trouble does with one before, meanwhile and afterwards."""
 
+import os
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from _support import Counted
 from shared_prompt_cache import SharedPromptCache
 from shared_prompt_cache._tier import breaker
 from shared_prompt_cache.stores import SQLiteStore
+from shared_prompt_cache.stores._secret import VARIABLE
 from shared_prompt_cache.testing import wait_until
 
 PATIENCE = 30.0
+TESTS = Path(__file__).parents[1]
+
+
+def run_program(module, *arguments, timeout=110, before=()):
+    """Run a module of the tests in a process of its own, which must say nothing against it; return what it prints."""
+    # Where coverage is measured it would be written by somebody who may not, or who is killed.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    environ |= {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), VARIABLE: "a secret of the tests alone"}
+    command = [*before, sys.executable, "-W", "error", "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), " ".join(command) + "\n" + done.stderr
+    return done.stdout.split()
 
 
 def hasten(put=setattr):

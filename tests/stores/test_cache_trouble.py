@@ -14,7 +14,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,14 +23,10 @@ from _support import size
 from shared_prompt_cache import SharedPromptCache
 from shared_prompt_cache._tier import breaker
 from shared_prompt_cache.stores import SQLiteStore
-from shared_prompt_cache.stores._secret import VARIABLE
 from shared_prompt_cache.stores._sqlite import database as database_module
 from shared_prompt_cache.stores._sqlite import store as stores
 from shared_prompt_cache.testing import ChaosStore, wait_until
-from stores._caches import anew, fill, found, hasten, state, use_every_verb, well
-
-TESTS = Path(__file__).parents[1]
-PATIENCE = 120
+from stores._caches import anew, fill, found, hasten, run_program, state, use_every_verb, well
 
 
 @pytest.fixture(autouse=True)
@@ -152,21 +147,10 @@ async def test_on_a_network_file_system_it_works_and_what_it_keeps_survives(fold
 # What the system refuses.
 
 
-def refused(what, folder, *before):
-    """Return the cases that a program got through to which the system refuses something."""
-    # Where coverage is measured it would be written by somebody who may not, to where there is no room.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    environ |= {"PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), VARIABLE: "a secret of the tests alone"}
-    command = [*before, sys.executable, "-W", "error", "-m", "stores._refusals", what, str(folder)]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
-
-
 def test_permissions_that_are_lost_are_survived():
     with tempfile.TemporaryDirectory() as base:  # not `tmp_path`, which is below a folder of its owner alone
         Path(base).chmod(0o711)
-        assert refused("permissions", base) == [
+        assert run_program("stores._refusals", "permissions", base) == [
             "lost",
             "lost-before",
             "read-only",
@@ -176,7 +160,7 @@ def test_permissions_that_are_lost_are_survived():
 
 
 def test_descriptors_and_room_for_files_that_are_exhausted_are_survived(tmp_path):
-    assert refused("limits", tmp_path) == [
+    assert run_program("stores._refusals", "limits", tmp_path) == [
         "descriptors",
         "descriptors-before",
         "descriptors-and-file",
@@ -194,9 +178,10 @@ def test_a_disk_that_is_full_is_survived(tmp_path):
     except FileNotFoundError:
         mountable = False
     if mountable:
-        assert refused("room", tmp_path, *alone, f'{mount} && exec "$@"', "sh") == ["full", "full-before"]
+        before = (*alone, f'{mount} && exec "$@"', "sh")
+        assert run_program("stores._refusals", "room", tmp_path, before=before) == ["full", "full-before"]
     else:
-        assert "no-room" in refused("limits", tmp_path)
+        assert "no-room" in run_program("stores._refusals", "limits", tmp_path)
 
 
 # A store that fails again and again.
