@@ -40,14 +40,15 @@ class Numbers:
 
 
 class Child:
-    """A process; what it writes to stderr is read when it has ended."""
+    """A process; what it writes to stderr is read when it has ended. One that hangs is killed after `patience` s."""
 
-    def __init__(self, main: Callable[[], object]) -> None:
+    def __init__(self, main: Callable[[], object], patience: int = 60) -> None:
         self._errors, errors = os.pipe()
         self._words, words = os.pipe()
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
+            signal.alarm(patience)
             os.dup2(words, 1)
             os.dup2(errors, 2)
             for descriptor in (self._errors, self._words, errors, words):
@@ -150,7 +151,7 @@ def killed_readers(base: Path, kills: int, seed: int) -> None:
     def begin(worker: int, number: int) -> Child:
         return Child(lambda: asyncio.run(read_and_compute(folder, root, numbers, worker, seed + number)))
 
-    editor = Child(lambda: edit(root, numbers, seed))
+    editor = Child(lambda: edit(root, numbers, seed), patience=900)
     workers = [begin(worker, -worker) for worker in range(WORKERS)]
     hits, said = 0, ""
     for number in range(kills):
