@@ -1,10 +1,11 @@
 """T9, T13 and T14 with a store: programs that use a cache are killed, interrupted and forked, or just end.
 
 What was acknowledged is there for the next: a value once `flush()` has returned, an invalidation once its verb has.
-Most of it happens in the programs of `_lives.py`, which look at what is left themselves.
+What is killed, and what just ends, are the processes of `_killed.py` and `_endings.py`, which look at what is left.
 
 Seen to fail on planted bugs: a `flush` that does not wait; an invalidation that is acknowledged before it is durable; a
-thread of the store that keeps the interpreter alive; a store that goes on in a forked child.
+thread of the store that keeps the interpreter alive; a blocking face, made in the child, that waits for the loop of the
+parent; a coroutine that goes on in the child and is left to asyncio.
 """
 
 import pytest
@@ -16,13 +17,13 @@ from stores._caches import found, run_program
 
 @pytest.mark.timeout(900)
 def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path):
-    run_program("stores._lives", "killed writers", tmp_path, size(4, 200), 1_969, timeout=900)
+    run_program("stores._killed", "writers", tmp_path, size(4, 200), 1_969, timeout=900)
 
 
 @pytest.mark.timeout(300)
 def test_programs_that_end_without_closing_end_soon_say_nothing_and_leave_the_database_whole(tmp_path):
     """Each of thirteen ends; at full size three times, and 2 seconds are the limit."""
-    run_program("stores._lives", "ends", tmp_path, size(13, 40), size(20, 2), timeout=300)
+    run_program("stores._endings", tmp_path, size(13, 40), size(20, 2), timeout=300)
 
 
 FORKING = """
