@@ -1,7 +1,7 @@
 """T5 and T21 with a store: storms of cancellations, and a store of which three calls in ten fail or are late.
 
-Seen to fail on planted bugs: BEGIN and COMMIT as two calls of the thread; an invalidation whose announcement is lost
-when its caller is cancelled; a row that is believed although an invalidation of it is not durable yet.
+Seen to fail on planted bugs: a transaction that stays open; a row that is believed although an invalidation of it is
+not durable yet.
 """
 
 import asyncio

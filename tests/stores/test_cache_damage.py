@@ -2,8 +2,7 @@
 
 No verb raises, what is returned is what was stored under that key, and the store is begun anew if need be.
 
-Seen to fail on planted bugs: a checksum that nobody looks at; damage that is told to whoever reads; a backup for each
-time that a store was set aside.
+Seen to fail on a planted bug: a checksum that nobody looks at.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from _support import Counted, size
 from stores._caches import anew, found, well
 from stores.test_sqlite_damage import damage
 
-FILES = size(40, 4_000)
+FILES = size(25, 4_000)
 KEYS = [f"key {number}" for number in range(40)]
 SEED = 3_007
 

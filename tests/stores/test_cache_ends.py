@@ -17,13 +17,13 @@ from stores._caches import found, run_program
 
 @pytest.mark.timeout(900)
 def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path):
-    run_program("stores._killed", "writers", tmp_path, size(4, 200), 1_969, timeout=900)
+    assert run_program("stores._killed", "writers", tmp_path, size(4, 200), 1_969, timeout=900) == ["intact"]
 
 
 @pytest.mark.timeout(300)
 def test_programs_that_end_without_closing_end_soon_say_nothing_and_leave_the_database_whole(tmp_path):
     """Each of thirteen ends; at full size three times, and 2 seconds are the limit."""
-    run_program("stores._endings", tmp_path, size(13, 40), size(20, 2), timeout=300)
+    assert run_program("stores._endings", tmp_path, size(13, 40), size(20, 2), timeout=300) == ["intact"]
 
 
 FORKING = """

@@ -1,8 +1,8 @@
 """T19, as a user of the cache meets it: what somebody else has put where the store is, is refused or is a miss.
 
 Seen to fail on planted bugs: a seal that is not checked; one without a key; one that leaves out the key of the entry; a
-row that is believed although its stamp is older than an invalidation of it; a value that is unpickled; a refusal that
-is taken for trouble of a moment.
+row that is believed although its stamp is older than an invalidation of it; a codec that unpickles; a refusal that is
+taken for trouble of a moment.
 """
 
 import os
@@ -193,10 +193,11 @@ def test_pickled_bytes_are_never_unpickled_not_even_under_the_right_seal(tmp_pat
     """Every codec is tried, and some that are none; the hook of the interpreter sees whatever would be looked up."""
     done = run_script(
         """
-        import asyncio, os, pickle, sqlite3, sys
+        import asyncio, os, pickle, sqlite3, sys, zlib
+        import msgspec
         from shared_prompt_cache import SharedPromptCache
         from shared_prompt_cache.stores import SQLiteStore
-        from shared_prompt_cache.stores._seal import Sealer
+        from shared_prompt_cache.stores._seal import VERSION, Head, Sealer
         from shared_prompt_cache.stores._secret import load_secret
 
         fired = []
@@ -206,29 +207,33 @@ def test_pickled_bytes_are_never_unpickled_not_even_under_the_right_seal(tmp_pat
             def __reduce__(self):
                 return os.system, ("touch exploded",)
 
+        pickled, sealer = pickle.dumps(Bomb()), Sealer(load_secret())
+
+        def sealed(key, codec, head):
+            packed = zlib.compress(pickled) if codec.endswith("+zlib") else pickled
+            head = msgspec.structs.replace(msgspec.msgpack.decode(head[1:], type=Head), raw_size=len(pickled))
+            head = bytes((VERSION,)) + msgspec.msgpack.encode(head)
+            return codec, packed, head, sealer.seal(key.decode(), codec, packed, head)
+
         async def main():
-            folder = sys.argv[1]
-            sealer = Sealer(load_secret())
-            codecs = ["str", "bytes", "msgpack", "str+zlib", "bytes+zlib", "msgpack+zlib", "pickle", "dill", ""]
-            async with SharedPromptCache(store=SQLiteStore(folder)) as cache:
-                for number, codec in enumerate(codecs):
-                    await cache.set_prompt(f"{number}", {"a": [number]}, metadata={"b": 1})
-            raw = sqlite3.connect(folder + "/store.db", isolation_level=None)
-            for number, codec in enumerate(codecs):
-                for sealed in (True, False):
-                    key = f"{number}".encode()
-                    [head] = raw.execute("SELECT head FROM entries WHERE key = ?", (key,)).fetchone()
-                    payload = pickle.dumps(Bomb())
-                    checksum = sealer.seal(key.decode(), codec, payload, head) if sealed else bytes(16)
-                    raw.execute(
-                        "UPDATE entries SET codec = ?, payload = ?, checksum = ? WHERE key = ?",
-                        (codec, payload, checksum, key),
-                    )
-                    async with SharedPromptCache(store=SQLiteStore(folder)) as cache:
-                        entry = await cache.get_prompt(key.decode())
-                        assert entry is None or entry.prompt == payload, (codec, entry)
-                        await cache.set_prompt(key.decode(), {"a": [number]}, metadata={"b": 1})
+            codecs = [name + more for more in ("", "+zlib") for name in ("str", "bytes", "msgpack", "pickle", "")]
+            async with SharedPromptCache(store=SQLiteStore(sys.argv[1])) as cache:
+                for codec in codecs:
+                    await cache.set_prompt(f"of {codec}", {"a": [1]}, metadata={"b": 1})
+            raw = sqlite3.connect(sys.argv[1] + "/store.db", isolation_level=None)
+            for codec in codecs:
+                key = f"of {codec}".encode()
+                [head] = raw.execute("SELECT head FROM entries WHERE key = ?", (key,)).fetchone()
+                raw.execute(
+                    "UPDATE entries SET codec = ?, payload = ?, head = ?, checksum = ? WHERE key = ?",
+                    (*sealed(key, codec, head), key),
+                )
             raw.close()
+            async with SharedPromptCache(store=SQLiteStore(sys.argv[1])) as cache:
+                found = await cache.get_many([f"of {codec}" for codec in codecs])
+                assert [(key, entry.prompt) for key, entry in found.items() if entry.prompt != pickled] == []
+                assert set(found) == {"of bytes", "of bytes+zlib"}, found
+                assert cache.get_stats().store["corrupt"] == len(codecs) - 2
 
         asyncio.run(main())
         print(fired, os.path.exists("exploded"))
