@@ -26,6 +26,11 @@ class MeasuredStore:
         """Where the other store writes files, if it does."""
         return self._store.path
 
+    @property
+    def root(self) -> str | None:
+        """The folder that may be moved with the other store in it."""
+        return self._store.root
+
     async def get(self, key: str) -> StoredEntry | None:
         """Return the entry of a key, and count it."""
         entry = await self._store.get(key)

@@ -38,6 +38,10 @@ class GatedStore:
 
     path = None
 
+    @property
+    def root(self):
+        return self._store.root
+
     def connect(self):
         """Return another one over the same place, without gates."""
         return GatedStore(self._store.connect())

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 import shared_prompt_cache
 from shared_prompt_cache import SharedPromptCache
@@ -24,6 +26,11 @@ DESCRIPTORS = Path("/proc/self/fd")
 PATIENCE = 2.0
 
 Open = Callable[..., Awaitable[SharedPromptCache]]
+
+settings.register_profile("project", deadline=None)  # how long an example takes says nothing on a busy machine
+settings.load_profile("project")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what it runs in the background like that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_the_tests(*_: Any, **__: Any) -> bool:

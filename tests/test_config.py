@@ -334,7 +334,6 @@ documents = (
 @pytest.mark.timeout(900)
 @settings(
     max_examples=2000 if os.environ.get("STRESS") else 200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(document=documents, cut=st.none() | st.integers(0, 400), broken=st.none() | st.characters())

@@ -180,7 +180,7 @@ def other_process():
         process.wait(10)
 
 
-@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(parts, min_size=1, max_size=3))
 def test_the_same_parts_have_the_same_key_in_another_process(other_process, given_parts):
     """Seen to fail with sets written in their own order."""

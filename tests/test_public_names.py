@@ -61,6 +61,7 @@ PACKAGES = {
         "Journal",
         "JournalEntry",
         "Lease",
+        "LeaseRequest",
         "MemoryStore",
         "Notice",
         "SQLiteStore",

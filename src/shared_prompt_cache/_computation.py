@@ -12,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
+from math import inf
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,7 +88,7 @@ class Computations:
         labels: Labels,
         making: Making,
         *,
-        anew: bool = False,
+        newer_than: float = -inf,
     ) -> Flight:
         """Start the computation of `key`, whose place must be free.
 
@@ -97,7 +98,7 @@ class Computations:
             compute: Computes it.
             labels: What the value will be filed under.
             making: How it is to be kept.
-            anew: Whether to compute although the store may have it.
+            newer_than: What the store has may stand for it only if it was made later, by the wall clock.
         """
         scopes = self._scopes
         recorder = Recorder(scopes)
@@ -106,12 +107,13 @@ class Computations:
         recorder.owner = flight
         scopes.begin(flight)
         self.flights.start(flight)
-        looks = self._tier is not None and self.enabled and not anew
+        looks = self._tier is not None and self.enabled
         self.begun += not looks
-        flight.task = loop.create_task(self._fly(flight, compute, making, looks=looks), name=key)
+        older = newer_than if looks else None
+        flight.task = loop.create_task(self._fly(flight, compute, making, older), name=key)
         return flight
 
-    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making, *, looks: bool) -> None:
+    async def _fly(self, flight: Flight, compute: Callable[[], Any], making: Making, newer_than: float | None) -> None:
         recorder: Recorder = flight.recorder
         CURRENT.set(recorder)  # in the context of this task, a copy of the starter's
         ACTIVE.add(recorder)
@@ -119,12 +121,12 @@ class Computations:
         value: Any = None
         error: BaseException | None = None
         try:
-            if looks and (found := await self._find(flight)) is not None:
-                value = found.value
-                return
             if making.hard_timeout is not None:
                 loop = asyncio.get_running_loop()
                 timer = loop.call_later(making.hard_timeout, self._time_out, flight, making.hard_timeout)
+            if newer_than is not None and (found := await self._find(flight, newer_than)) is not None:
+                value = found.value
+                return
             try:
                 if making.depends_on:
                     await self._proofs.declare(recorder, making.depends_on)
@@ -160,6 +162,8 @@ class Computations:
         except Exception as raised:  # noqa: BLE001 - a value that cannot even be measured; who waits must know
             error = raised
         finally:
+            if flight.claim is not None:
+                flight.claim.end()
             self.flights.finish(flight, value, error)
             self.flights.landed(flight)
 
@@ -225,10 +229,16 @@ class Computations:
             return "it was invalidated while it was computed"
         return None
 
-    async def _find(self, flight: Flight) -> Entry | None:
-        """Return the entry that the store has for a flight, which then stands for the computation of that."""
+    async def _find(self, flight: Flight, newer_than: float) -> Entry | None:
+        """Return the entry that the store has for a flight, which then stands for the computation of that.
+
+        None: there is none, and it is for this cache to compute it.
+        """
         assert self.promotions is not None  # noqa: S101 - it looks only where there is a store
-        promoted = await self.promotions.promote(flight.key, flight)
+        assert self._tier is not None  # noqa: S101 - as above
+        promoted = await self.promotions.promote(flight.key, flight, newer_than=newer_than)
+        while promoted is None and not await self._tier.may_compute(flight):
+            promoted = await self.promotions.promote(flight.key, flight, newer_than=newer_than)
         # No await from here on.
         if promoted is None:
             self.begun += 1
@@ -264,9 +274,13 @@ class Computations:
         """Put in a value that a block has made; a running computation of its key is not kept."""
         flight = self.flights.table.get(block.key)
         if flight is not None and flight.task is not None:
+            if flight.claim is not None and flight.claim.lease is not None:
+                block.claim, flight.claim = flight.claim, None  # who waits for the lease gets this value
             self.flights.detach(flight, "set_prompt() gave the key another value")
         if self.enabled:
             self.keep(block, value, making.metadata, making.ttl)
+        if block.claim is not None:
+            block.claim.end()
 
     def begin_late(self, block: Flight) -> None:
         """Note the scopes of a value that a block puts in, as they were when the block began."""
@@ -311,7 +325,8 @@ class Computations:
             self._refuse(entry.key, "it is larger than max_memory_mb")
         if self._tier is not None:
             if kept and computation.expired_at is None:
-                self._tier.write(entry)
+                claim, computation.claim = computation.claim, None
+                self._tier.write(entry, claim)
             else:
                 self._tier.outdate(entry.key)  # what the store has is older
         return kept

@@ -40,6 +40,8 @@ class Flight:
         value: The result, if it is done and `error` is None.
         error: The failure.
         found: Whether it did not compute, since the store had the value.
+        seen: The checksum of the entry of the store that it has found useless; None: there was none.
+        claim: The lease that it has, or waits for, of the caches that share the store (`_tier.leases.Claim`).
         expired_at: The moment at which the value counts as expired, if a soft invalidation has come by.
         awaits: The flights it waits for, with how often.
     """
@@ -47,6 +49,7 @@ class Flight:
     __slots__ = (
         "awaits",
         "background",
+        "claim",
         "detached",
         "done",
         "error",
@@ -57,6 +60,7 @@ class Flight:
         "noted",
         "recorder",
         "revision",
+        "seen",
         "task",
         "traceback",
         "value",
@@ -73,6 +77,8 @@ class Flight:
         self.background = False
         self.detached: str | None = None
         self.found = False
+        self.seen: bytes | None = None
+        self.claim: Any = None
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -166,6 +172,8 @@ class Flights:
         """Take `flight` from its place: nobody joins it any more and its value is not kept."""
         if flight.detached is None:
             flight.detached = reason
+            if flight.claim is not None:
+                flight.claim.end()  # so that the next computation, wherever it is, does not wait for this one
             if self.table.get(flight.key) is flight:
                 del self.table[flight.key]
 

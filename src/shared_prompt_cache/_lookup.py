@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, MutableMapping
+from math import inf
 from os import PathLike
 from typing import Any, Final
 
@@ -330,11 +331,13 @@ class Lookups:
             and call.key not in self._flights.table
             and self._flights.may_leave_behind()
         ):
-            self._flights.leave_behind(self._launch(call, anew=True))  # the store has no other than that entry
+            # The store has that entry too, or what another cache has made of it meanwhile.
+            self._flights.leave_behind(self._launch(call, newer_than=entry.created_at))
 
-    def _launch(self, call: Call, *, anew: bool = False) -> Flight:
+    def _launch(self, call: Call, *, newer_than: float = -inf) -> Flight:
         loop = asyncio.get_running_loop()
-        return self._computations.launch(loop, call.key, call.compute, call.labels, call.making, anew=anew)
+        making = call.making
+        return self._computations.launch(loop, call.key, call.compute, call.labels, making, newer_than=newer_than)
 
     def compare_labels(
         self, entry: Entry, agent: str | None, project: str | PathLike[str] | None, tags: Iterable[str]

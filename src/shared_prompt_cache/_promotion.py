@@ -7,6 +7,7 @@ the tier with what the row was made from, and is judged like any other before it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared_prompt_cache._core.entry import Entry
@@ -39,7 +40,9 @@ class Promotions:
         self._memory = memory
         self._proofs = proofs
 
-    async def promote(self, key: str, into: Flight | None = None) -> tuple[Flight, Entry] | None:
+    async def promote(
+        self, key: str, into: Flight | None = None, *, newer_than: float = -inf
+    ) -> tuple[Flight, Entry] | None:
         """Return what the store has of `key`, with the computation that it stands for; None if it has nothing.
 
         It is kept, unless something else came into its place meanwhile.
@@ -47,10 +50,13 @@ class Promotions:
         Args:
             key: The key.
             into: The flight of the key; None: nobody computes it.
+            newer_than: Pass over what was made up to this moment, by the wall clock.
         """
-        return (await self.promote_many((key,), into))[0]
+        return (await self.promote_many((key,), into, newer_than=newer_than))[0]
 
-    async def promote_many(self, keys: Sequence[str], into: Flight | None = None) -> list[tuple[Flight, Entry] | None]:
+    async def promote_many(
+        self, keys: Sequence[str], into: Flight | None = None, *, newer_than: float = -inf
+    ) -> list[tuple[Flight, Entry] | None]:
         """Do as `promote` does with several keys at once."""
         around, scopes = current(), self._scopes
         while True:
@@ -60,6 +66,8 @@ class Promotions:
                 scopes.begin(block)
             try:
                 found = await self._tier.find(blocks)
+                if into is not None:
+                    into.seen = blocks[0].seen
                 doubt = next(
                     (
                         doubt
@@ -71,7 +79,7 @@ class Promotions:
                 if doubt is None:
                     # No await from the judgements of `find` to these.
                     return [
-                        None if one is None else self._promoted(block, one, into)
+                        None if one is None or one.created_at <= newer_than else self._promoted(block, one, into)
                         for block, one in zip(blocks, found, strict=True)
                     ]
             finally:

@@ -81,6 +81,7 @@ class SharedPromptCache:
         max_memory_mb: The most memory that entries may take, in MiB, with keys, metadata and bookkeeping.
         eviction_policy: Which entry goes when there is no room: `"lru"`, the least recently used.
         store: A second tier that keeps entries beyond the life of the process, such as `stores.SQLiteStore`.
+        single_flight: `"store"`: of all caches that share the store one computes a key. `"process"`: one in each.
         watch: Rules that turn changes of files into invalidations, usually from `presets`.
         freshness: `"strict"`: a value made from files is proved by them at each read. `"events"`: it is trusted until
             the watcher reports a change.
@@ -103,6 +104,7 @@ class SharedPromptCache:
         max_memory_mb: float = 100,
         eviction_policy: Literal["lru"] = "lru",
         store: Store | None = None,
+        single_flight: Literal["process", "store"] = "store",
         watch: Iterable[WatchRule] = (),
         freshness: Freshness = "strict",
         watcher: Literal["auto", "watchfiles", "polling"] | Watcher = "auto",
@@ -116,6 +118,7 @@ class SharedPromptCache:
             default_ttl=seconds(ttl_seconds, "ttl_seconds"),
             max_memory_mb=max_memory_mb,
             eviction_policy=eviction_policy,
+            single_flight=single_flight,
             freshness=freshness,
             watcher=watcher if isinstance(watcher, str) else "auto",
             name=name,
@@ -146,7 +149,9 @@ class SharedPromptCache:
         if store is not None:
             from shared_prompt_cache._tier.tier import Tier  # noqa: PLC0415 - loaded when used
 
-            self._tier = Tier(store, self.name, self._scopes, self._labelling, self._proofs, self._clock)
+            shares = config.single_flight == "store"
+            parts = (self._scopes, self._labelling, self._proofs, self._clock)
+            self._tier = Tier(store, self.name, *parts, shares=shares)
             self._tier.corrupt = partial(note_corrupt, self.events)
         self._computations = Computations(
             self.name, self._scopes, self._memory, self._proofs, self._labelling, self._history, self._clock, self._tier
@@ -221,6 +226,7 @@ class SharedPromptCache:
             max_memory_mb=config.max_memory_mb,
             eviction_policy=config.eviction_policy,  # type: ignore[arg-type] # checked by the configuration
             store=store,
+            single_flight=config.single_flight,
             watch=rules_of(config.watch),
             freshness=config.freshness,
             watcher=config.watcher,

@@ -14,6 +14,7 @@ cache:
     watch:
       - root: "."                # relative to the folder of this file
         presets: [claude_mpm, agents_md]
+    single_flight: store         # or process
     freshness: strict            # or events
     watcher: auto                # or watchfiles, polling
     name: default
@@ -96,6 +97,7 @@ class CacheConfig:
         eviction_policy: Which entries go when it is full.
         persistence: Whether and where entries outlive the process.
         watch: Folders whose files invalidate.
+        single_flight: `"store"`: of all caches that share the store one computes a key; `"process"`: one in each.
         freshness: `"strict"`: files are compared at each read; `"events"`: the watcher alone is trusted.
         watcher: `"auto"`, `"watchfiles"` or `"polling"`.
         name: What the cache is called in logs, figures and events.
@@ -111,6 +113,7 @@ class CacheConfig:
     eviction_policy: str = "lru"
     persistence: PersistenceConfig = field(default_factory=PersistenceConfig)
     watch: tuple[WatchConfig, ...] = ()
+    single_flight: Literal["process", "store"] = "store"
     freshness: Literal["strict", "events"] = "strict"
     watcher: Literal["auto", "watchfiles", "polling"] = "auto"
     name: str = "default"
@@ -275,6 +278,7 @@ _CACHE: Final[Mapping[str, _Reader]] = {
     "eviction_policy": _policy,
     "persistence": _persistence,
     "watch": _watch,
+    "single_flight": _word("process", "store"),
     "freshness": _word("strict", "events"),
     "watcher": _word("auto", "watchfiles", "polling"),
     "name": _text,

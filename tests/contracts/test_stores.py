@@ -8,9 +8,9 @@ empty tuple of projects taken for none; names that fold case; `[!a]` read as ano
 prefix at U+FFFF. Of the journal: not trimmed, trimmed at the wrong end, told from one too early, bodies lost. Of
 leases: one that outlives its time, is told by its holder alone, is ended by who lost it, is not released by a put,
 not ended by an invalidation or ended by any; a fence for each key; a sweep that ends all. Of the baseline: no record
-taken for an empty one, half a swap carried out, notices forgotten, a root that is a mere prefix. Of life: the wrong
-one told, one told that is closed, calls answered that are closed; an await in the middle of put, invalidate, swap or
-acquire.
+taken for an empty one, half a swap carried out, notices forgotten, a root that is a mere prefix, or is normalised. Of
+life: another root for each, the wrong one told, one told that is closed, calls answered that are closed; an await in
+the middle of put, invalidate, swap or acquire.
 """
 
 import pytest

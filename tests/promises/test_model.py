@@ -249,7 +249,6 @@ def _returns(value):
 CacheMachine.TestCase.settings = settings(
     max_examples=size(60, 500),
     stateful_step_count=size(30, 50),
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestTheCacheIsLikeADict = CacheMachine.TestCase

@@ -288,7 +288,6 @@ def test_a_cache_is_what_a_few_dicts_would_be_whatever_goes_on_meanwhile():
         settings=settings(
             max_examples=size(60, 500),
             stateful_step_count=size(30, 50),
-            deadline=None,
             print_blob=True,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),

@@ -137,7 +137,8 @@ async def test_what_is_computed_right_after_it_is_stored(store, file, way):
         async with store.gate("invalidate") as gate:
             invalidating = asyncio.create_task(invalidate(cache, way, file))
             await gate.reached.wait()
-            assert await cache.get_or_compute(KEY, Counted("new"), **options(file)) == "new"
+            computing = asyncio.create_task(cache.get_or_compute(KEY, Counted("new"), **options(file)))
+        assert await computing == "new"
         await invalidating
     assert await stored(store) == "new"
 

@@ -189,10 +189,9 @@ async def test_a_store_that_fails_and_dawdles_gives_right_answers_and_in_the_end
     chaos.caches = [await open_cache(store=store) for store in chaos.stores]
     clock = asyncio.get_running_loop().time
     until = clock() + (60 if STRESS else 0.7)
-    while clock() < until:
+    while clock() < until or min(store.failed_before + store.failed_after for store in chaos.stores) < 5:
         await chaos.act()
     for store in chaos.stores:
-        assert store.failed_before + store.failed_after > 5
         store.errors, store.delay = 0.0, None
     for cache in chaos.caches:
         await well(cache)

@@ -26,15 +26,14 @@ from stores._kept import same
 
 SEALER = Sealer(b"s" * 32)
 FILE = StoredDependency(
-    path="/home/user/memory.md",
+    path=".//memory.md",
     kind="file",
     digest=b"d" * 16,
     status=(2**64 - 1, 2**64 - 1, 12, 1_700_000_000_123_456_789, 1_700_000_000_123_456_790),
     settled=True,
     pattern=None,
     folders=(),
-    places=("/home/user", "/home/user/memory.md"),
-    watched=("/home/user",),
+    linked=False,
     remote=False,
 )
 LISTING = StoredDependency(
@@ -45,8 +44,7 @@ LISTING = StoredDependency(
     settled=False,
     pattern="**/*.md",
     folders=(("/home/user/agents", (1, 2, 3, 4, 5)),),
-    places=(),
-    watched=(),
+    linked=True,
     remote=True,
 )
 FACTS = {
@@ -60,6 +58,7 @@ FACTS = {
     "names": ("all", "key\x1fk"),
     "consumed": (("other", True),),
     "stamp": Stamp(7, "cache-1", 3),
+    "root": b"8 bytes.",
     "dependencies": (FILE, LISTING),
 }
 
@@ -191,8 +190,8 @@ def test_a_sealed_entry_that_is_not_of_this_format_is_unreadable():
         head([*fields[:-1], -1]),
         head([*fields[:-1], fields[-1] + 1]),
         head([*fields[:-1], str(fields[-1])]),
-        head([*fields[:10], [[*fields[10][0], "more"]], *fields[11:]]),
-        head([*fields[:10], [fields[10][0][:-1]], *fields[11:]]),
+        head([*fields[:11], [[*fields[11][0], "more"]], *fields[12:]]),
+        head([*fields[:11], [fields[11][0][:-1]], *fields[12:]]),
     ]
     for number, changed in enumerate(heads):
         with pytest.raises(Unreadable):
@@ -236,7 +235,7 @@ def test_pickled_bytes_are_never_unpickled():
     code = """
 import os, pickle, sys
 sys.path[:0] = %r
-from stores.test_seal import SEALER, packed, resealed, unpack, Unreadable
+from stores.test_seal import SEALER, VERSION, packed, resealed, unpack, Unreadable
 class Evil:
     def __reduce__(self):
         return os._exit, (66,)
@@ -246,7 +245,7 @@ for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
     evil = pickle.dumps(Evil(), protocol)
     for codec in ("pickle", "str", "msgpack", "str+zlib", "bytes", "msgpack+zlib"):
         entry = packed()
-        for made in (resealed(entry, codec=codec, payload=evil), resealed(entry, head=bytes([1]) + evil)):
+        for made in (resealed(entry, codec=codec, payload=evil), resealed(entry, head=bytes([VERSION]) + evil)):
             try:
                 unpack(SEALER, made)
             except Unreadable:

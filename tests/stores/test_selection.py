@@ -25,7 +25,7 @@ from shared_prompt_cache.stores._selection import (
     select_scopes,
 )
 
-EXAMPLES = settings(max_examples=size(60, 20_000), deadline=None)
+EXAMPLES = settings(max_examples=size(60, 20_000))
 # Few of each, so that one is often another's beginning, or its other spelling.
 agents = st.sampled_from(["a", "a-b", "é"])
 projects = st.sampled_from(["", "shop", "web", "/home/shop"])

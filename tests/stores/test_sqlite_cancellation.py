@@ -14,7 +14,7 @@ import pytest
 from _support import size
 from shared_prompt_cache.clock import SystemClock
 from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores import SQLiteStore, Swap
+from shared_prompt_cache.stores import LeaseRequest, SQLiteStore, Swap
 from shared_prompt_cache.testing import wait_until
 from stores._rows import entry, in_transaction, notice, opened, put, write
 
@@ -32,7 +32,7 @@ def calls(store, draw, number):
             lambda: store.get(key),
             lambda: store.get_many([key, "other 1"]),
             lambda: store.delete([key]),
-            lambda: store.acquire(key, "me", 5, ["all"]),
+            lambda: store.acquire([LeaseRequest(key, ("all",))], "me", 5),
             lambda: store.swap([Swap(key, None, b"seen")], [notice(number=number)]),
             lambda: store.sweep(10),
             lambda: store.journal(0),

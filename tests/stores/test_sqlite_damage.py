@@ -14,7 +14,7 @@ import pytest
 
 from _support import size
 from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores import Selection, Swap
+from shared_prompt_cache.stores import LeaseRequest, Selection, Swap
 from stores._rows import is_right, notice, opened, put, write
 
 FILES = size(100, 4_000)
@@ -35,7 +35,7 @@ async def pristine(tmp_path):
     await store.aclose()
     store = await opened(tmp_path / "store")
     await put(store, *KEYS[40:], payload=LOGGED, names=("shape\x1fkey", "tag\x1ft"))
-    await store.acquire("another key", "me", 1000, ["all"])
+    await store.acquire([LeaseRequest("another key", ("all",))], "me", 1000)
     shutil.copytree(tmp_path / "store", tmp_path / "pristine")
     await store.aclose()
     return tmp_path / "pristine"
@@ -88,7 +88,7 @@ async def use(store, draw):
         lambda: store.journal(0),
         lambda: store.baseline("/"),
         lambda: store.swap([Swap("/home/1.md", b"seen", b"changed")], [notice()]),
-        lambda: store.acquire("another key", "you", 5, ["all"]),
+        lambda: store.acquire([LeaseRequest("another key", ("all",))], "you", 5),
         lambda: store.delete(draw.sample(KEYS, 5)),
         lambda: store.sweep(100),
         store.stats,

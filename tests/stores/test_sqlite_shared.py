@@ -11,11 +11,13 @@ import asyncio
 import pytest
 
 from _support import size
-from shared_prompt_cache.stores import Notice, Selection
+from shared_prompt_cache.stores import Lease, LeaseRequest, Notice, Selection
 from shared_prompt_cache.stores._sqlite import poll as polls
 from shared_prompt_cache.testing import ManualClock, wait_until
 from stores._rows import ALL, end_of, entry, is_right, line_of, notice, opened, put, start, write
 from stores.test_sqlite_cancellation import holding_the_lock
+
+ASKED = LeaseRequest("key", ("all",))
 
 
 class Told:
@@ -155,10 +157,10 @@ def test_a_status_is_believed_once_it_is_old_enough(monkeypatch, changed, looked
 async def test_one_computes_and_when_it_dies_another_takes_over(tmp_path):
     clock = ManualClock()
     one, two = [await opened(tmp_path / "store", clock=clock) for _ in range(2)]
-    lease = await one.acquire("key", "one", 10, ["all"])
-    assert await two.acquire("key", "two", 10, ["all"]) is None
+    (lease,) = await one.acquire([ASKED], "one", 10)
+    assert await two.acquire([ASKED], "two", 10) == ["held"]
     clock.advance(10)
-    taken = await two.acquire("key", "two", 10, ["all"])
+    (taken,) = await two.acquire([ASKED], "two", 10)
     assert taken.fence > lease.fence
     assert await one.put_many([write("key", b"late", lease=lease)]) == [False]
     assert await two.put_many([write("key", b"in time", lease=taken)]) == [True]
@@ -169,11 +171,11 @@ async def test_one_computes_and_when_it_dies_another_takes_over(tmp_path):
 
 async def test_a_lease_from_before_a_reboot_is_over(tmp_path):
     before = await opened(tmp_path / "store", clock=ManualClock(monotonic=1_000_000.0))
-    lease = await before.acquire("key", "before", 10, ["all"])
+    (lease,) = await before.acquire([ASKED], "before", 10)
     await before.aclose()
     after = await opened(tmp_path / "store", clock=ManualClock(monotonic=5.0))
-    assert not await after.renew(lease, 10)
-    assert await after.acquire("key", "after", 10, ["all"]) is not None
+    assert await after.renew([lease], 10) == [False]
+    assert isinstance((await after.acquire([ASKED], "after", 10))[0], Lease)
     await after.aclose()
 
 

@@ -17,7 +17,7 @@ import sqlite3
 import pytest
 
 from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores import Notice, Selection, Stamp, Swap
+from shared_prompt_cache.stores import LeaseRequest, Notice, Selection, Stamp, Swap
 from shared_prompt_cache.stores._sqlite import database as database_module
 from shared_prompt_cache.stores._sqlite import place as places
 from shared_prompt_cache.stores._sqlite import store as stores
@@ -56,7 +56,7 @@ def calls(store):
         "delete": lambda: store.delete(["key"]),
         "journal": lambda: store.journal(0),
         "keys": lambda: store.keys(most=10),
-        "acquire": lambda: store.acquire("key", "me", 5, ["all"]),
+        "acquire": lambda: store.acquire([LeaseRequest("key", ("all",))], "me", 5),
         "sweep": lambda: store.sweep(10),
         "stats": store and store.stats,
         "baseline": lambda: store.baseline("/"),
@@ -86,7 +86,7 @@ async def test_a_file_that_is_no_database_is_set_aside(tmp_path, database, caplo
 @pytest.mark.parametrize(
     "statement",
     [
-        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 1",
         "PRAGMA application_id = 1",
         "DROP TABLE leases",
         "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM journal; END",
@@ -246,12 +246,11 @@ async def test_what_was_computed_before_is_not_put_into_a_database_begun_anew(st
 
 
 async def test_a_lease_of_the_old_database_is_none_of_the_new(store, database):
-    old = await store.acquire("key", "me", 60, ["all"])
+    (old,) = await store.acquire([LeaseRequest("key", ("all",))], "me", 60)
     remove_files(database)
-    new = await store.acquire("key", "me", 60, ["all"])
+    (new,) = await store.acquire([LeaseRequest("key", ("all",))], "me", 60)
     assert new.fence > old.fence
-    assert not await store.renew(old, 60)
-    assert await store.renew(new, 60)
+    assert await store.renew([old, new], 60) == [False, True]
 
 
 async def test_a_file_is_never_begun_with_the_log_of_another(tmp_path, database):
@@ -424,9 +423,9 @@ async def test_without_descriptors_nothing_hangs_and_with_them_all_works_again(t
         assert is_right(await store.get("key"))
         await put(store, "another")
         os.rename(store._place.database, store._place.database + ".away")
-        for call in (store.get, store.journal, store.sweep, store.acquire):
+        for call in (store.get, store.journal, store.sweep, store.most_used):
             try:  # what it closes first is enough for some
-                await call(*{"get": ["key"], "acquire": ["key", "me", 5, ["all"]]}.get(call.__name__, [0]))
+                await call(*{"get": ["key"]}.get(call.__name__, [0]))
             except StoreError as error:
                 assert error.__cause__ is not None
         try:
@@ -496,7 +495,7 @@ async def test_arguments_that_no_database_can_keep_say_nothing_against_it(store)
     with pytest.raises(StoreError):
         await store.put_many([write("nan", expires_at=float("nan"))])
     with pytest.raises(StoreError):
-        await store.acquire("key", "me", "no time", ["all"])
+        await store.acquire([LeaseRequest("key", ("all",))], "me", "no time")
     with pytest.raises(StoreError):
         await store.journal("no number") and await store.journal(1 << 70)
     assert await store.get("key") == entry("key")

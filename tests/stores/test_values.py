@@ -37,7 +37,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 @pytest.mark.timeout(900)
-@settings(max_examples=size(60, 5_000), deadline=None)
+@settings(max_examples=size(60, 5_000))
 @given(values)
 @example([None, True, 1, 1.0, "", b"", bytearray(), [], (), {}, set(), frozenset()])
 @example({1: "int", (1,): "tuple", None: "none", b"1": "bytes", "1": "str", 1.5: "float"})

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from shared_prompt_cache import ConfigError, StoreError
-from shared_prompt_cache.stores import MemoryStore, Notice, Selection, Stamp, StoredEntry, Swap, Write
+from shared_prompt_cache.stores import LeaseRequest, MemoryStore, Notice, Selection, Stamp, StoredEntry, Swap, Write
 from shared_prompt_cache.testing import ChaosStore, ManualClock, wait_until
 
 EVERYTHING = [Notice("a", 1, Selection(names=("all",)), b"")]
@@ -102,11 +102,12 @@ async def test_the_error_says_what_was_asked_of_which_key(open_chaos):
 
 async def test_every_method_fails_but_the_closing(open_chaos):
     chaos = await open_chaos(errors=1)
-    lease = await (await open_chaos()).acquire("key", "a", 60, ())
+    (lease,) = await (await open_chaos()).acquire([LeaseRequest("key", ())], "a", 60)
     calls = [
         *(chaos.get("a"), chaos.get_many(["a"]), chaos.put_many([write("a")]), chaos.delete(["a"])),
         *(chaos.invalidate(EVERYTHING), chaos.journal(0), chaos.keys(most=1), chaos.most_used(1)),
-        *(chaos.acquire("a", "a", 60, ()), chaos.renew(lease, 60), chaos.release(lease), chaos.baseline("/")),
+        chaos.acquire([LeaseRequest("a", ())], "a", 60),
+        *(chaos.renew([lease], 60), chaos.release([lease]), chaos.baseline("/")),
         *(chaos.swap([], []), chaos.sweep(1), chaos.stats()),
     ]
     for call in calls:

@@ -19,8 +19,8 @@ from shared_prompt_cache.testing import StoreContract
 
 
 class Forgiving(MemoryStore):
-    async def renew(self, lease, ttl):
-        return True
+    async def renew(self, leases, ttl):
+        return [True] * len(leases)
 
 
 class TestRight(StoreContract):

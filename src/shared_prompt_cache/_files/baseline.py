@@ -6,8 +6,10 @@ event says no more than where to look. All of it runs in a worker thread, one co
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._files.fingerprint import Dependency
@@ -24,14 +26,29 @@ class Compared:
     """What a comparison found.
 
     Attributes:
-        changes: The files whose content is another, that are new, or gone.
+        changes: The files whose content is another, that are new, or gone; and those that import one of these.
+        records: The digest that each of them has now, imported ones too; None: it is gone.
         folders: All folders that have to be watched, None if they are the same as before.
         troubles: Folders that could not be looked into, and why.
     """
 
     changes: tuple[FileChange, ...]
+    records: Mapping[str, bytes | None] = field(default_factory=dict)
     folders: frozenset[str] | None = None
     troubles: tuple[tuple[str, str], ...] = ()
+
+
+class Recorded(Protocol):
+    """Keeps records of watched files in a store that other caches share."""
+
+    def unknown(self, compared: Compared) -> Sequence[FileChange]:
+        """Return the changes that nobody has told of, so that what they invalidate is not in force yet."""
+
+    def raising(self, records: Mapping[str, bytes | None]) -> AbstractContextManager[None]:
+        """Return a block in which what a change of these files invalidates is put in force."""
+
+    async def note(self) -> None:
+        """Note that all of it is in force; awaited before the next comparison."""
 
 
 class Baseline:
@@ -57,6 +74,11 @@ class Baseline:
         """Return the digest of each file that is there, and of each that one of them imports."""
         known = [*self._imported.items(), *self.files.items()]  # at one moment: another thread may compare
         return {path: seen.digest for path, seen in known if seen.digest}
+
+    @property
+    def rules(self) -> bytes:
+        """The same for baselines with equal rules only."""
+        return self._table.digest
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -103,7 +125,9 @@ class Baseline:
             kind = self._look(path)
             if kind is not None:
                 kinds[path] = kind
-        for importer in self._importers_of_changed():
+        importers, records = self._importers_of_changed()
+        records |= {path: self._digest(path) for path in kinds}
+        for importer in importers:
             kinds.setdefault(importer, "modified")
         # What a link led over has changed, so it may lead elsewhere now; so may what leads nowhere yet.
         self._link(looked_at if paths is None else kinds.keys() | led | (looked_at - self.files.keys()))
@@ -111,6 +135,7 @@ class Baseline:
         changes = () if initial else [FileChange(path=Path(path), kind=kind) for path, kind in kinds.items()]
         return Compared(
             changes=tuple(changes),
+            records=records,
             folders=folders if paths is None or folders != folders_before else None,
             troubles=self._unwalked,
         )
@@ -147,17 +172,23 @@ class Baseline:
         self.files[path] = seen
         return "added" if known is None else "modified"
 
-    def _importers_of_changed(self) -> set[str]:
-        """Compare the imported files; return the files that import one that has changed."""
+    def _digest(self, path: str) -> bytes | None:
+        seen = self.files.get(path)
+        return None if seen is None else seen.digest
+
+    def _importers_of_changed(self) -> tuple[set[str], dict[str, bytes | None]]:
+        """Compare the imported files; return the files that import one that has changed, and the digests of these."""
         importers: set[str] = set()
+        changed: dict[str, bytes | None] = {}
         for path, known in self._imported.items():
             now = compare(known)
             if now is None:
                 importers |= self.links.get(path, frozenset())
                 now = _fingerprint(path, absent=True)
+                changed[path] = None if now is None else now.digest
             if now is not None:
                 self._imported[path] = now
-        return importers & self.files.keys()
+        return importers & self.files.keys(), changed
 
     def _link(self, changed: Collection[str]) -> None:
         """Find out where the symlinks and imports of these files lead now."""

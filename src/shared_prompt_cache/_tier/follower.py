@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from shared_prompt_cache._tier.breaker import Ask
-from shared_prompt_cache._tier.journal import Remembered, read
+from shared_prompt_cache._tier.journal import Remembered, Told, read
+from shared_prompt_cache._tier.outbox import Outbox
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Cause, PeerEvent, Recovery, ScopeKind
 from shared_prompt_cache.stores import Journal, JournalEntry, Notice, Store
 
@@ -27,6 +29,7 @@ class Follower:
 
     Attributes:
         apply: Puts in force what others have invalidated.
+        known: Tells since which own invalidation what a notice tells is in force, None if it is not.
         origin: What the own entries of the journal are known by.
         applied: All of the journal up to this sequence is in force here.
         remembered: What of it was read last.
@@ -34,15 +37,19 @@ class Follower:
 
     apply: Apply
 
-    def __init__(self, store: Store, ask: Ask) -> None:
+    def __init__(self, store: Store, ask: Ask, relative: Relative, outbox: Outbox) -> None:
+        self.known: Callable[[str, Told], int | None] = lambda *_: None
         self.origin = ""
         self.applied = 0
         self.remembered = Remembered()
         self._store = store
         self._ask = ask
+        self._relative = relative
+        self._outbox = outbox
 
     def clear(self, origin: str) -> None:
         """Begin another life of the cache."""
+        self.known = lambda *_: None
         self.origin = origin
         self.applied = 0
         self.remembered.clear()
@@ -63,9 +70,11 @@ class Follower:
 
     def _take(self, entry: JournalEntry) -> None:
         if entry.origin != self.origin:
-            told = read(entry.body)
+            told = read(entry.body, self._relative)
             if told is None:
                 self._apply_all("another cache of the store invalidated something in words that cannot be read")
+            elif (number := self.known(entry.origin, told)) is not None:
+                self._outbox.lift(entry.sequence, number)
             else:
                 cause = PeerEvent(origin=told.origin)
                 self.apply(told.scope, told.name, project=told.project, cause=cause, soft=told.soft, journalled=True)

@@ -7,14 +7,16 @@ its stamp. It is bounded: what is older than what is remembered is believed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
 import msgspec
 
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Invalidation, ScopeKind
-from shared_prompt_cache.stores import JournalEntry, Stamp
+from shared_prompt_cache.stores import JournalEntry, Notice, Stamp
 
 _MOST_REMEMBERED: Final = 10_000
 _MOST_BEGINNINGS: Final = 256
@@ -31,6 +33,10 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         at: When.
         origin: The cache in which it began.
         cause: Why, as text.
+        change: Tells the changes of watched files that one cache has found apart; 0: none of them raised this.
+        rules: By which rules it was raised; see `Baseline.rules`.
+        files: With the first that a change raised: the digest that each of the files has now; None: it is gone.
+        last: Whether it is the last that the change raised.
     """
 
     scope: ScopeKind
@@ -40,6 +46,10 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     at: float
     origin: str
     cause: str
+    change: int = 0
+    rules: bytes = b""
+    files: dict[str, bytes | None] = {}
+    last: bool = False
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -73,13 +83,48 @@ def _body(told: Invalidation, name: str | None, project: str | None, cause: str)
     )
 
 
-def read(body: bytes) -> Told | None:
+def of_change(notices: Sequence[Notice], rules: bytes, files: dict[str, bytes | None]) -> list[Notice]:
+    """Return the notices that one change of watched files has raised, so that others know it again.
+
+    Args:
+        notices: In order.
+        rules: By which rules.
+        files: The digest that each of the files has now, by path as it is kept.
+    """
+    marked = []
+    for place, notice in enumerate(notices):
+        body = msgspec.structs.replace(
+            _DECODER.decode(notice.body),
+            change=notices[0].number,
+            rules=rules,
+            files={} if place else files,
+            last=place == len(notices) - 1,
+        )
+        marked.append(replace(notice, body=_ENCODER.encode(body)))
+    return marked
+
+
+def kept(notice: Notice, relative: Relative) -> Notice:
+    """Return a notice as it goes into the journal, with paths as they are kept."""
+    if relative.root is None:
+        return notice
+    body = _ENCODER.encode(_renamed(_DECODER.decode(notice.body), relative.kept))
+    return replace(notice, selection=relative.selection(notice.selection), body=body)
+
+
+def read(body: bytes, relative: Relative) -> Told | None:
     """Return what a notice tells, None if it cannot be read."""
     try:
         told = _DECODER.decode(body)
     except (msgspec.DecodeError, ValueError):
         return None
-    return told if told.name or told.scope == "all" else None
+    return _renamed(told, relative.absolute) if told.name or told.scope == "all" else None
+
+
+def _renamed(told: Told, spelled: Callable[[str | None], str | None]) -> Told:
+    """Return it with paths spelled in another way."""
+    name = spelled(told.name) if told.scope in ("file", "project") else told.name
+    return msgspec.structs.replace(told, name=name, project=spelled(told.project))
 
 
 class Remembered:

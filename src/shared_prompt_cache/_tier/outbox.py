@@ -10,12 +10,14 @@ newer one is written or the row is deleted.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Final, NamedTuple
 
 from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._tier.leases import Claim
 from shared_prompt_cache.stores import Notice, Stamp
 
 _MOST_WRITES: Final = 1000
@@ -36,12 +38,29 @@ class Waiting(NamedTuple):
         stamp: When it was kept.
         serial: Its place among all that were queued.
         group: What has to be written together with it; None: nothing.
+        claim: The lease it was computed under; None: without one.
     """
 
     entry: Entry
     stamp: Stamp
     serial: int
     group: object
+    claim: Claim | None
+
+
+class Change:
+    """A change of watched files; what it invalidates is journalled together with the new records of the files.
+
+    Attributes:
+        files: The digest that each of them has now; None: it is gone.
+        numbers: The invalidations it has raised.
+        closed: Whether it has raised all of them.
+    """
+
+    def __init__(self, files: Mapping[str, bytes | None]) -> None:
+        self.files = files
+        self.numbers: list[int] = []
+        self.closed = False
 
 
 class Outbox:
@@ -49,6 +68,7 @@ class Outbox:
 
     Attributes:
         notices: Invalidations that are not durable yet, oldest first.
+        changes: The changes of files that have raised some of them, oldest first; the last one may not be closed yet.
         outdated: Keys whose rows have to be deleted, with the checksum of the very row, or None for any.
         dropped: How many entries were not written for want of room or of a store.
         serial: That of the entry that was queued last.
@@ -56,6 +76,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.notices: deque[Notice] = deque()
+        self.changes: deque[Change] = deque()
         self.outdated: dict[str, bytes | None] = {}
         self.dropped = 0
         self.serial = 0
@@ -100,17 +121,19 @@ class Outbox:
         """Return whether the row of `key` is older than what the cache has had."""
         return key in self._writes or key in self._writing or key in self.outdated
 
-    def put(self, entry: Entry, stamp: Stamp) -> None:
-        """Queue an entry, in the place of an older one of its key."""
+    def put(self, entry: Entry, stamp: Stamp, claim: Claim | None = None) -> None:
+        """Queue an entry, in the place of an older one of its key, with the lease it was computed under."""
         key = entry.key
         self._forget(key)
         if len(self) >= _MOST_WRITES or self._bytes + entry.size > _MOST_BYTES:
             self.dropped += 1
             self.outdate(key)
+            if claim is not None:
+                claim.end()
             return
         self._overtake(key)
         self.serial += 1
-        self._writes[key] = Waiting(entry, stamp, self.serial, self._group)
+        self._writes[key] = Waiting(entry, stamp, self.serial, self._group, claim)
         self._bytes += entry.size
 
     def outdate(self, key: str, checksum: bytes | None = None) -> None:
@@ -127,10 +150,13 @@ class Outbox:
         waiting = self._writes.pop(key, None)
         if waiting is not None:
             self._bytes -= waiting.entry.size
+            if waiting.claim is not None:
+                waiting.claim.end()
 
     def clear(self) -> None:
         """Forget everything, for another life of the cache."""
         self.notices.clear()
+        self.changes.clear()
         self.outdated.clear()
         self._writes.clear()
         self._writing.clear()
@@ -146,10 +172,61 @@ class Outbox:
         """Return whether an invalidation that is not durable yet takes an entry with these names."""
         return any(notice.selection.selects(names) for notice in self.notices)
 
+    @contextmanager
+    def changing(self, files: Mapping[str, bytes | None]) -> Iterator[Change]:
+        """Let the invalidations that a change of these files raises in this block be journalled together."""
+        change = Change(files)
+        self.changes.append(change)
+        try:
+            yield change
+        finally:
+            change.closed = True
+            if not change.numbers and change in self.changes:
+                self.changes.remove(change)
+
+    def add(self, notice: Notice, *, by_change: bool) -> None:
+        """Queue an invalidation; `by_change`: a change of files has raised it."""
+        self.notices.append(notice)
+        if by_change and self.changes and not self.changes[-1].closed:
+            self.changes[-1].numbers.append(notice.number)
+
+    def take_notices(self) -> tuple[Change | None, list[Notice]]:
+        """Return what is to be journalled next, and the change that has raised it; nothing: that is not closed yet.
+
+        They stay here until `durable`. What was invalidated while a change raised its invalidations goes with these.
+        """
+        change = self.changes[0] if self.changes else None
+        if change is None:
+            return None, list(self.notices)
+        before = [notice for notice in self.notices if not change.numbers or notice.number < change.numbers[0]]
+        if before or not change.closed:
+            return None, before
+        return change, [notice for notice in self.notices if notice.number <= change.numbers[-1]]
+
     def durable(self, number: int) -> None:
         """Forget the invalidations up to `number`: they are in the journal."""
         while self.notices and self.notices[0].number <= number:
             self.notices.popleft()
+        while self.changes and self.changes[0].closed and self.changes[0].numbers[-1] <= number:
+            self.changes.popleft()
+
+    def told(self, change: Change) -> None:
+        """Forget what a change has raised: another cache has told of it."""
+        numbers = set(change.numbers)
+        self.notices = deque([notice for notice in self.notices if notice.number not in numbers])
+        self.changes.remove(change)
+
+    def lift(self, sequence: int, number: int) -> None:
+        """Note that an entry of the journal was in force here when entries were kept that wait now.
+
+        Args:
+            sequence: That of the journal's entry.
+            number: Since which own invalidation it was in force.
+        """
+        for key, waiting in self._writes.items():
+            stamp = waiting.stamp
+            if stamp.sequence == sequence - 1 and stamp.number >= number:
+                self._writes[key] = waiting._replace(stamp=replace(stamp, sequence=sequence))
 
     def take_outdated(self) -> dict[str, bytes | None]:
         """Return rows to be deleted; they stay here until `deleted`."""
@@ -172,15 +249,27 @@ class Outbox:
                 break
             size += waiting.entry.size
             taken.append(waiting)
-            self._forget(waiting.entry.key)
+            del self._writes[waiting.entry.key]
+            self._bytes -= waiting.entry.size
         self._writing = {waiting.entry.key: waiting for waiting in taken}
         return taken
 
-    def written(self, keys: Collection[str]) -> None:
-        """Note which of what was taken is written; of the others the store may have an older row."""
+    def written(self, keys: Collection[str], *, refused: Collection[str] = ()) -> None:
+        """Note which of what was taken is written, and which the store has refused.
+
+        Of the others, and of what was refused without a lease, the store may have an older row. With one, what it may
+        have is newer: it was put by who has taken the lease over.
+        """
         writing, self._writing = self._writing, {}
-        for key in writing.keys() - set(keys):
-            if key not in self._writes:
+        for key, waiting in writing.items():
+            claim = waiting.claim
+            if key in keys:
+                if claim is not None:
+                    claim.used()
+                continue
+            if claim is not None:
+                claim.end()
+            if key not in self._writes and (claim is None or key not in refused):
                 self.outdate(key)
 
     def is_past(self, serial: int) -> bool:

@@ -21,12 +21,13 @@ from shared_prompt_cache._logging import log
 from shared_prompt_cache._tier.breaker import Ask, Away
 from shared_prompt_cache._tier.journal import Remembered
 from shared_prompt_cache._tier.outbox import Outbox
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import Examined, examine
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.stores import Store, StoredEntry
 from shared_prompt_cache.stores._codec import Unreadable
 from shared_prompt_cache.stores._seal import Sealer
-from shared_prompt_cache.stores._selection import SEPARATOR, scope_of
+from shared_prompt_cache.stores._selection import SEPARATOR
 
 _TOLERANCE: Final = 1.0
 """How many seconds a row may come from the future: clocks of one host are set by small steps, too."""
@@ -78,6 +79,7 @@ class Reader:
         clock: Clock,
         outbox: Outbox,
         remembered: Remembered,
+        relative: Relative,
         ask: Ask,
         unreadable: Callable[[str], None],
     ) -> None:
@@ -90,6 +92,7 @@ class Reader:
         self._clock = clock
         self._outbox = outbox
         self._remembered = remembered
+        self._relative = relative
         self._ask = ask
         self._unreadable = unreadable
 
@@ -106,8 +109,9 @@ class Reader:
                 if rows:
                     with ExitStack() as looks:
                         for row in rows:
+                            blocks[by_key[row.key]].seen = row.checksum
                             looks.enter_context(blocks[by_key[row.key]].recorder.looking())
-                        examined = await self._proofs.in_thread(examine, self.sealer, rows)
+                        examined = await self._proofs.in_thread(examine, self.sealer, self._relative, rows)
                     # No await from here on.
                     for row, one in zip(rows, examined, strict=True):
                         if row.key not in overtaken:
@@ -143,9 +147,10 @@ class Reader:
             or self._remembered.selects(names, head.stamp)
         ):
             return None
-        labels = self._labelling.labels(head.agent, head.project, head.tags, None)
+        labels = self._labelling.labels(head.agent, self._relative.absolute(head.project), head.tags, None)
         own = [scope.id for scope in labels.scopes]
-        others = {scope_of(name) for name in names if name.partition(SEPARATOR)[0] in _SCOPES}.difference(own)
+        kept = (name for name in names if name.partition(SEPARATOR)[0] in _SCOPES)
+        others = {self._relative.scope_of(name) for name in kept}.difference(own)
         noted = self._scopes.note_late(own, block.revision)
         pairs = self._scopes.note_late(others, block.revision)
         if noted is None or pairs is None:

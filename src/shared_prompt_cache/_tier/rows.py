@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from shared_prompt_cache._core.entry import Entry
 from shared_prompt_cache._files.fingerprint import Dependency
 from shared_prompt_cache._files.places import Way
 from shared_prompt_cache._files.proof import refreshed
 from shared_prompt_cache._tier.outbox import Waiting
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.errors import SerializationError
 from shared_prompt_cache.stores import StoredEntry, Write
 from shared_prompt_cache.stores._codec import Unreadable
 from shared_prompt_cache.stores._seal import Head, Sealer, StoredDependency, pack, unpack
 from shared_prompt_cache.stores._selection import name_of, names_of, scope_of
+
+_UNKNOWN: Final = Way((), ())
+"""Where a path led is not kept: it is looked at anew with the proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +39,70 @@ class Examined:
     dependencies: tuple[Dependency, ...] | None
 
 
-def examine(sealer: Sealer, rows: Sequence[StoredEntry]) -> list[Examined | Unreadable]:
+def examine(sealer: Sealer, relative: Relative, rows: Sequence[StoredEntry]) -> list[Examined | Unreadable]:
     """Return what rows hold, with the proof of the files that it was made from."""
-    return [_examine(sealer, row) for row in rows]
+    return [_examine(sealer, relative, row) for row in rows]
 
 
-def _examine(sealer: Sealer, row: StoredEntry) -> Examined | Unreadable:
+def _examine(sealer: Sealer, relative: Relative, row: StoredEntry) -> Examined | Unreadable:
     try:
         unpacked = unpack(sealer, row)
     except Unreadable as error:
         return error
-    now = refreshed(tuple([_dependency(stored) for stored in unpacked.head.dependencies]))
-    return Examined(unpacked.value, unpacked.metadata, unpacked.head, None if isinstance(now, str) else now)
+    head = unpacked.head
+    now = refreshed(tuple([_dependency(stored, relative) for stored in head.dependencies]))
+    if isinstance(now, str) or not (head.root == relative.mark or _came_along(head, now, relative)):
+        return Examined(unpacked.value, unpacked.metadata, head, None)
+    return Examined(unpacked.value, unpacked.metadata, head, now)
 
 
-def _dependency(stored: StoredDependency) -> Dependency:
+def _came_along(head: Head, now: Sequence[Dependency], relative: Relative) -> bool:
+    """Return whether what a value was made from is at the root of today what it was at that of then.
+
+    A file that was absent is absent wherever a store is put without its project, so something else has to be there.
+    And what was reached by a link from outside may be what has been left behind.
+    """
+    own = [one for one in now if relative.holds(one.path)]
+    return (
+        relative.are_kept(head.names)
+        and (not own or any(map(relative.holds, _found(own))))
+        and all(
+            any(map(relative.holds, one.way.places))
+            for then, one in zip(head.dependencies, now, strict=True)
+            if then.linked
+        )
+    )
+
+
+def _found(dependencies: Iterable[Dependency]) -> Iterable[str]:
+    """Return the places on the way to these that exist."""
+    for one in dependencies:
+        yield from one.way.places if one.digest else one.way.places[:-1]
+
+
+def _dependency(stored: StoredDependency, relative: Relative) -> Dependency:
     return Dependency(
-        stored.path,
+        relative.absolute(stored.path),
         stored.kind,
-        Way(stored.places, stored.watched),
+        _UNKNOWN,
         digest=stored.digest,
         status=stored.status,
         settled=stored.settled,
         pattern=stored.pattern,
-        folders=stored.folders,
+        folders=stored.folders and tuple([(relative.absolute(name), status) for name, status in stored.folders]),
         remote=stored.remote,
     )
 
 
-def pack_all(sealer: Sealer, waiting: Sequence[Waiting]) -> list[Write | SerializationError]:
+def pack_all(sealer: Sealer, relative: Relative, waiting: Sequence[Waiting]) -> list[Write | SerializationError]:
     """Return entries as they are to be put, or why one cannot be."""
-    return [_pack(sealer, one) for one in waiting]
+    return [_pack(sealer, relative, one) for one in waiting]
 
 
-def _pack(sealer: Sealer, waiting: Waiting) -> Write | SerializationError:
+def _pack(sealer: Sealer, relative: Relative, waiting: Waiting) -> Write | SerializationError:
     entry = waiting.entry
     try:
-        names = _names(entry)
+        names = relative.names(_names(entry))
         expires_at = entry.expires_at
         row = pack(
             sealer,
@@ -79,7 +110,7 @@ def _pack(sealer: Sealer, waiting: Waiting) -> Write | SerializationError:
             entry.value,
             metadata=entry.metadata,
             agent=entry.agent,
-            project=entry.project,
+            project=relative.kept(entry.project),
             tags=entry.tags,
             created_at=entry.created_at,
             expires_at=expires_at,
@@ -87,13 +118,14 @@ def _pack(sealer: Sealer, waiting: Waiting) -> Write | SerializationError:
             names=names,
             consumed=entry.consumed,
             stamp=waiting.stamp,
-            dependencies=_stored(entry),
+            root=relative.mark,
+            dependencies=_stored(entry, relative),
         )
     except SerializationError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever the types of the caller do; one value hurts no other
         return SerializationError(f"the value cannot be encoded ({type(error).__name__}: {error})")
-    return Write(row, names, waiting.stamp, expires_at)
+    return Write(row, names, waiting.stamp, expires_at, None if waiting.claim is None else waiting.claim.lease)
 
 
 def _names(entry: Entry) -> tuple[str, ...]:
@@ -107,25 +139,25 @@ def _names(entry: Entry) -> tuple[str, ...]:
     return names_of(entry.key, ids, entry.consumed, entry.paths, unowned=entry.agent is None)
 
 
-def _stored(entry: Entry) -> tuple[StoredDependency, ...]:
+def _stored(entry: Entry, relative: Relative) -> tuple[StoredDependency, ...]:
     dependencies = () if entry.origin is None else entry.origin.dependencies
-    return tuple([_stored_dependency(dependency) for dependency in dependencies])
+    return tuple([_stored_dependency(dependency, relative) for dependency in dependencies])
 
 
-def _stored_dependency(dependency: Dependency) -> StoredDependency:
+def _stored_dependency(dependency: Dependency, relative: Relative) -> StoredDependency:
     if dependency.digest is None:
         raise SerializationError(
             f"{dependency.path} was written all the time while it was read, so nothing can prove it later"
         )
+    path = relative.kept(dependency.path)
     return StoredDependency(
-        path=dependency.path,
+        path=path,
         kind=dependency.kind,
         digest=dependency.digest,
         status=(dependency.device, dependency.inode, dependency.size, dependency.mtime, dependency.ctime),
         settled=dependency.settled,
         pattern=dependency.pattern,
-        folders=dependency.folders,
-        places=dependency.way.places,
-        watched=dependency.way.folders,
+        folders=dependency.folders and tuple([(relative.kept(name), status) for name, status in dependency.folders]),
+        linked=path == dependency.path and any(map(relative.holds, dependency.way.places)),
         remote=dependency.remote,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -26,14 +27,16 @@ from shared_prompt_cache._flights import Flight
 from shared_prompt_cache._tier.breaker import Away, Breaker
 from shared_prompt_cache._tier.files import StoredFiles, Watch
 from shared_prompt_cache._tier.follower import Apply, Follower
-from shared_prompt_cache._tier.journal import EVERYTHING, written
+from shared_prompt_cache._tier.journal import EVERYTHING, kept, written
+from shared_prompt_cache._tier.leases import Claim, Leases
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
 from shared_prompt_cache._tier.reasons import Reasons
+from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import pack_all
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import SerializationError
-from shared_prompt_cache.events import Invalidation
+from shared_prompt_cache.events import FileChange, Invalidation
 from shared_prompt_cache.stores import Notice, Selection, Stamp, Store, Write
 from shared_prompt_cache.stores._seal import Sealer
 from shared_prompt_cache.stores._secret import load_secret
@@ -44,6 +47,7 @@ _ENDING: Final = 5.0  # seconds that a closing waits for what is queued
 _LAST_PAUSES: Final = (0.0, 0.05, 0.2)  # before each of the last tries, if that is not possible
 _SWEPT_AFTER: Final = 64
 _SWEPT_AT_ONCE: Final = 256
+_MOST_CONTESTS: Final = 3
 
 
 class Tier:
@@ -57,15 +61,26 @@ class Tier:
     corrupt: Callable[[str], None]
 
     def __init__(
-        self, store: Store, name: str, scopes: Scopes, labelling: Labelling, proofs: Proofs, clock: Clock
+        self,
+        store: Store,
+        name: str,
+        scopes: Scopes,
+        labelling: Labelling,
+        proofs: Proofs,
+        clock: Clock,
+        *,
+        shares: bool,
     ) -> None:
         self._written = self._refused = self._unswept = 0
         self._store = store
+        self._shares = shares
         self._name = name
         self._proofs = proofs
         self._clock = clock
+        self._relative = Relative()
         self._outbox = Outbox()
-        self._follower = Follower(store, self._ask)
+        self._follower = Follower(store, self._ask, self._relative, self._outbox)
+        self._leases = Leases(store, partial(self._ask, reading=True), scopes, self._relative)
         self.reasons = Reasons(name)
         self._breaker = Breaker(name, clock.wall, self._broken)
         self._sealer: Sealer | None = None  # there is one once the store has been open
@@ -85,6 +100,7 @@ class Tier:
             clock,
             self._outbox,
             self._follower.remembered,
+            self._relative,
             partial(self._ask, reading=True),
             self._unreadable,
         )
@@ -109,19 +125,24 @@ class Tier:
         self._number = 0
         self._missed = self._following = self._reads = False
         self._files = None
+        self._relative.settle(None)
         self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
+        self._leases.clear(self._follower.origin)
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
             await self._recover()
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(work(), name=f"shared-prompt-cache store {name}")
-            for name, work in (("writer", self._work), ("follower", self._follow))
+            for name, work in (("writer", self._work), ("follower", self._follow), ("leases", self._lend))
         ]
 
     async def follow(self, watch: Watch) -> None:
         """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
-        self._files = StoredFiles(watch, self._store, self._ask, self._wake.set, self._proofs.in_thread)
+        self._files = StoredFiles(
+            watch, self._store, self._relative, self._outbox, self._ask, self._wake.set, self._proofs.in_thread
+        )
+        self._follower.known = self._files.known
         with suppress(Away):
             if self._ready:  # or it is done when the store recovers
                 await self._files.compare()
@@ -136,6 +157,7 @@ class Tier:
                 await self._end_tasks()
                 await self._try_at_last()
         await self._end_tasks()
+        self._leases.clear("")
         self._breaker.reason = "it is closed"
         self._tell()
         if self._opened:
@@ -176,21 +198,44 @@ class Tier:
             return [None] * len(blocks)
         return await self._reader.find(blocks)
 
+    async def may_compute(self, flight: Flight) -> bool:
+        """Return whether `flight`, which found nothing here, may compute; False: it has to look again.
+
+        Of all caches that share the store one computes a key. Where that cannot be told, each may.
+        """
+        if not self._shares:
+            return True
+        outbox = self._outbox
+        if outbox.notices or outbox.knows(flight.key):
+            # The answer may be about to be written; and an invalidation would end a lease from before it.
+            try:
+                async with asyncio.timeout(self._breaker.reading):
+                    await self.durable()
+                    while self._ready and outbox.knows(flight.key):
+                        await self._next_step()
+            except TimeoutError:
+                return True
+        if not (self._ready and self._reads) or flight.detached is not None:
+            return True
+        return await self._leases.claim(flight)
+
     def _unreadable(self, key: str) -> None:
         self._wake.set()  # the row is to be deleted
         self.corrupt(key)
 
     # What is to be written.
 
-    def write(self, entry: Entry) -> None:
-        """Have an entry written that has just been judged and kept; never waits."""
+    def write(self, entry: Entry, claim: Claim | None) -> None:
+        """Have an entry written that has just been judged and kept, under the lease of `claim`; never waits."""
         self.reasons.forget(entry.key)
         if self._ready:
-            self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number))
+            self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number), claim)
         else:
             self._missed = self._missed or not self._following
             self._outbox.dropped += 1
             self.outdate(entry.key)
+            if claim is not None:
+                claim.end()
         self._wake.set()
 
     def outdate(self, key: str) -> None:
@@ -204,17 +249,20 @@ class Tier:
 
     def announce(self, told: Invalidation, selection: Selection) -> None:
         """Have an invalidation journalled that is in force here, and began here; never waits."""
+        self._leases.invalidated()
         self._number = max(self._number + 1, told.sequence)
         if len(self._outbox.notices) >= MOST_NOTICES:
             self._everything(self._number)
         else:
-            self._outbox.notices.append(Notice(self._follower.origin, self._number, selection, written(told)))
+            notice = kept(Notice(self._follower.origin, self._number, selection, written(told)), self._relative)
+            self._outbox.add(notice, by_change=isinstance(told.cause, FileChange))
         self._wake.set()
 
     def _everything(self, number: int) -> None:
         """Let one invalidation of everything stand for all that wait."""
         self._number = max(self._number, number)
         self._outbox.notices.clear()
+        self._outbox.changes.clear()
         self._outbox.notices.append(Notice(self._follower.origin, self._number, select_scopes((ALL,)), EVERYTHING))
 
     def together(self) -> AbstractContextManager[None]:
@@ -234,6 +282,7 @@ class Tier:
         records = None if self._files is None else self._files.pending
         while self._ready and not (
             self._outbox.is_past(serial)
+            and not self._leases
             and (not self._outbox.notices or self._outbox.notices[0].number > number)
             and (self._files is None or records is None or self._files.pending is not records)
         ):
@@ -271,27 +320,48 @@ class Tier:
 
     async def _deliver(self) -> None:
         """Hand what waits to the store until nothing does."""
-        outbox = self._outbox
-        while outbox or (self._files is not None and self._files.pending is not None):
-            if not self._ready:
-                raise Away  # a read has met trouble
-            if outbox.notices:
-                await self._journal_notices()
-            elif outbox.outdated:
-                await self._delete_outdated()
-            elif self._files is not None and self._files.pending is not None:
-                await self._files.save()
-            else:
-                await self._put()
+        while await self._deliver_next():
             self._tell()
 
-    async def _journal_notices(self) -> None:
-        notices = list(self._outbox.notices)
-        sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
+    async def _deliver_next(self) -> bool:
+        outbox, files = self._outbox, self._files
+        unrecorded = files is not None and files.pending is not None
+        if (outbox or unrecorded) and not self._ready:
+            raise Away  # a read has met trouble
+        if outbox.notices:
+            return await self._journal_notices()
+        if outbox.outdated:
+            await self._delete_outdated()
+        elif files is not None and unrecorded:
+            await files.save()
+        elif outbox:
+            await self._put()
+        else:
+            return False
+        return True
+
+    async def _journal_notices(self) -> bool:
+        """Enter what is next in the journal; return whether there was anything."""
+        change, notices = self._outbox.take_notices()
+        if not notices:
+            return False  # what changes is not told before all of it is in force here
+        sequences = None
+        if change is not None and self._files is not None:
+            for _ in range(_MOST_CONTESTS):
+                if self._files.told(change):
+                    self._outbox.told(change)
+                    return True
+                sequences = await self._files.journal(change, notices)
+                if sequences is not None:
+                    break
+                await self._follower.catch_up()
+        if sequences is None:
+            sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
         # No await from here on: nobody reads a row that one of them took before they are remembered.
         if not self._follower.journalled(notices, sequences):
             self._news.set()  # others were faster
         self._outbox.durable(notices[-1].number)
+        return True
 
     async def _delete_outdated(self) -> None:
         outdated = self._outbox.take_outdated()
@@ -306,19 +376,21 @@ class Tier:
     async def _put(self) -> None:
         taken = self._outbox.take_writes()
         done: list[str] = []
+        refused: list[str] = []
         assert self._sealer is not None  # noqa: S101 - it is ready, so it has been open
         try:
-            packed = await self._proofs.in_thread(pack_all, self._sealer, taken)
+            packed = await self._proofs.in_thread(pack_all, self._sealer, self._relative, taken)
             writes = [one for one in packed if isinstance(one, Write)]
             put = await self._ask("put_many", lambda: self._store.put_many(writes)) if writes else []
-            done = [write.entry.key for write, stands in zip(writes, put, strict=True) if stands]
-            self._refused += len(put) - len(done)
+            for write, stands in zip(writes, put, strict=True):
+                (done if stands else refused).append(write.entry.key)
+            self._refused += len(refused)
             for waiting, one in zip(taken, packed, strict=True):
                 if isinstance(one, SerializationError):
                     self.reasons.note(waiting.entry, one)
         finally:
             # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
-            self._outbox.written(done)
+            self._outbox.written(done, refused=refused)
         self._written += len(done)
         self._unswept += len(done)
         if self._unswept >= _SWEPT_AFTER:
@@ -332,16 +404,31 @@ class Tier:
             if self._ready and self._following:
                 try:
                     await self._follower.catch_up()
+                    self._leases.invalidated()
                 except Away:
                     continue  # recovery reads the journal anyway
                 except Exception as error:  # noqa: BLE001 - as above
                     self._breaker.trip(str(error) or type(error).__name__, error)
+
+    async def _lend(self) -> None:
+        while True:
+            await self._leases.due.wait()
+            self._leases.due.clear()
+            if self._ready:
+                try:
+                    await self._leases.deliver()
+                except Away:
+                    continue  # those who waited have been answered; the rest is tried again with the next tick
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._breaker.trip(str(error) or type(error).__name__, error)
+                self._tell()
 
     # Trouble.
 
     def _broken(self) -> None:
         """Go on without the store."""
         self._outbox.drop()
+        self._leases.let_all_compute()
         self._wake.set()
         self._tell()
 
@@ -359,23 +446,30 @@ class Tier:
             await self._follower.catch_up()
         if self._files is not None and not self._files.compared:
             await self._files.compare()
-        while self._outbox.notices:
-            await self._journal_notices()
+        while await self._journal_notices():
+            pass
         self._breaker.restore()
         self._tell()
 
     async def _withdraw(self) -> None:
         """Take from the store what is not to be read any more."""
-        if self._outbox.notices:
-            await self._journal_notices()
+        while await self._journal_notices():
+            pass
         while self._outbox.outdated:
             await self._delete_outdated()
 
     async def _open(self) -> None:
         if self._sealer is None:
             self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
-        await self._store.open(self._clock, self._news.set)
+        await self._store.open(self._clock, self._changed)
+        # No await from here on: what has waited for this is not sent as it is.
         self._opened = True
+        self._relative.settle(self._store.root)
+        self._outbox.notices = deque([kept(notice, self._relative) for notice in self._outbox.notices])
+
+    def _changed(self) -> None:
+        self._news.set()
+        self._leases.changed()
 
     def health(self) -> PartHealth:
         """Return its state."""

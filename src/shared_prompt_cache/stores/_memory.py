@@ -24,9 +24,11 @@ from shared_prompt_cache._options import check_megabytes
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores._protocol import (
+    Denial,
     Journal,
     JournalEntry,
     Lease,
+    LeaseRequest,
     Notice,
     StoredEntry,
     StoreStats,
@@ -61,6 +63,10 @@ class MemoryStore:
     @property
     def path(self) -> None:
         """See `Store`."""
+
+    @property
+    def root(self) -> None:
+        """See `Store`; what does not outlive the process is never moved."""
 
     def connect(self) -> MemoryStore:
         """Return another store over the same place, not opened, for another cache."""
@@ -138,23 +144,25 @@ class MemoryStore:
         self._opened("most_used")
         return list(islice(reversed(self._place.entries), most))
 
-    async def acquire(self, key: str, holder: str, ttl: float, names: Collection[str]) -> Lease | None:
-        """See `Store`; the holder of a lease who asks again gets another in its place."""
-        door = self._opened("acquire", key)
-        return self._place.lend(key, holder, tuple(names), door.clock.monotonic(), ttl)
-
-    async def renew(self, lease: Lease, ttl: float) -> bool:
+    async def acquire(self, requests: Sequence[LeaseRequest], holder: str, ttl: float) -> list[Lease | Denial]:
         """See `Store`."""
-        now = self._opened("renew", lease.key).clock.monotonic()
-        if not self._place.is_held(lease, now):
-            return False
-        self._place.leases[lease.key].until = now + ttl
-        return True
+        now = self._opened("acquire").clock.monotonic()
+        return [self._place.lend(request, holder, now, ttl) for request in requests]
 
-    async def release(self, lease: Lease) -> None:
+    async def renew(self, leases: Sequence[Lease], ttl: float) -> list[bool]:
         """See `Store`."""
-        door = self._opened("release", lease.key)
-        self._place.end(lease)
+        now = self._opened("renew").clock.monotonic()
+        held = [self._place.is_held(lease, now) for lease in leases]
+        for lease, stands in zip(leases, held, strict=True):
+            if stands:
+                self._place.leases[lease.key].until = now + ttl
+        return held
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """See `Store`."""
+        door = self._opened("release")
+        for lease in leases:
+            self._place.end(lease)
         self._place.tell_others(door)
 
     async def baseline(self, root: str) -> dict[str, bytes]:
@@ -314,14 +322,17 @@ class _Place:
         forgotten = self.last - len(self.remembered)
         return islice(self.remembered, max(0, after - forgotten), None)
 
-    def lend(self, key: str, holder: str, names: tuple[str, ...], now: float, ttl: float) -> Lease | None:
-        """Give out the lease of a key, unless another has it."""
-        held = self.leases.get(key)
+    def lend(self, request: LeaseRequest, holder: str, now: float, ttl: float) -> Lease | Denial:
+        """Give out the lease of a key, unless another has it, or there is something new to look at."""
+        key = request.key
+        entry, held = self.entries.get(key), self.leases.get(key)
+        if (None if entry is None else entry.entry.checksum) != request.seen:
+            return "changed"
         if held is not None and held.until > now and held.lease.holder != holder:
-            return None
+            return "held"
         self.fence += 1
         lease = Lease(key, holder, self.fence)
-        self.leases[key] = _Held(lease, now + ttl, names)
+        self.leases[key] = _Held(lease, now + ttl, request.names)
         return lease
 
     def is_held(self, lease: Lease, now: float) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.stores._selection import Selection
@@ -139,6 +139,25 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """A request for the lease of a key.
+
+    Attributes:
+        key: The key.
+        names: What the value will be selected by: an invalidation that touches them ends the lease.
+        seen: The checksum of the entry of `key` that the cache has found useless; None: there was none.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    seen: bytes | None = None
+
+
+Denial = Literal["held", "changed"]
+"""Why there is no lease: another cache holds it, or there is another entry of the key than the one that was seen."""
+
+
+@dataclass(frozen=True, slots=True)
 class Swap:
     """The change of one record of the baseline.
 
@@ -188,6 +207,14 @@ class Store(Protocol):
     def path(self) -> str | None:
         """The folder in which it writes files, absolute, None if it writes none: nothing there is ever a cause."""
 
+    @property
+    def root(self) -> str | None:
+        """The folder that may be moved as a whole with the store in it, absolute; None if there is none.
+
+        It is known once the store is open, and the same for all caches that share the store. Paths at or below it are
+        given to the store relative to it, in names, selections and records of the baseline.
+        """
+
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """Make it ready.
 
@@ -197,6 +224,7 @@ class Store(Protocol):
 
         Raises:
             StoreError: If it cannot be opened now; `final` says that it never can until somebody changes something.
+            ConfigError: If it was made with something that does not fit what is there; of all methods only here.
         """
 
     async def aclose(self) -> None:
@@ -239,21 +267,22 @@ class Store(Protocol):
     async def most_used(self, most: int) -> list[str]:
         """Return the keys read last, latest first."""
 
-    async def acquire(self, key: str, holder: str, ttl: float, names: Collection[str]) -> Lease | None:
-        """Return the lease of `key` for `ttl` seconds, None while another holds it.
+    async def acquire(self, requests: Sequence[LeaseRequest], holder: str, ttl: float) -> list[Lease | Denial]:
+        """Return the lease of each key that is asked for, or why it is not to be had, in one transaction.
+
+        The holder of a lease who asks again gets another in its place.
 
         Args:
-            key: The key.
+            requests: What is asked for.
             holder: The cache.
-            ttl: Seconds until it can be taken over.
-            names: What the value will be selected by: an invalidation that touches them ends the lease.
+            ttl: Seconds until a lease can be taken over.
         """
 
-    async def renew(self, lease: Lease, ttl: float) -> bool:
-        """Hold `lease` for `ttl` seconds from now; return False if it is lost."""
+    async def renew(self, leases: Sequence[Lease], ttl: float) -> list[bool]:
+        """Hold leases for `ttl` seconds from now; return which are held, and not lost."""
 
-    async def release(self, lease: Lease) -> None:
-        """Give it up; nothing happens if it is lost already."""
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases up; nothing happens to those that are lost already."""
 
     async def baseline(self, root: str) -> dict[str, bytes]:
         """Return the records of the watched files at or below `root`, by path."""

@@ -23,7 +23,7 @@ from shared_prompt_cache.stores import _codec, _tags, _values
 from shared_prompt_cache.stores._codec import Unreadable
 from shared_prompt_cache.stores._protocol import Stamp, StoredEntry
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the format of heads and payloads; the first byte of each head."""
 _PERSON: Final = b"prompt entry"
 _LENGTH: Final = 8
@@ -74,8 +74,7 @@ class StoredDependency(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
         settled: Whether equal stat tuples prove equal content.
         pattern: Which names a listing is about; None where it is none.
         folders: For a listing: each folder that was looked into, with its stat tuple.
-        places: Where the path led: each folder, each symlink, and the end of it.
-        watched: The folders in which a change of that is seen.
+        linked: Whether the path lies outside of the root of the store and led below it.
         remote: Whether nothing but content counts.
     """
 
@@ -86,8 +85,7 @@ class StoredDependency(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
     settled: bool
     pattern: str | None
     folders: tuple[tuple[str, Status], ...]
-    places: tuple[str, ...]
-    watched: tuple[str, ...]
+    linked: bool
     remote: bool
 
 
@@ -105,6 +103,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         names: What it can be selected by.
         consumed: The keys of the cached values it was made from, each with whether that value had no agent.
         stamp: When its computation began.
+        root: Tells that of the store from others.
         dependencies: What it was made from.
         raw_size: Bytes of the payload before it was compressed.
     """
@@ -119,6 +118,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     names: tuple[str, ...]
     consumed: tuple[tuple[str, bool], ...]
     stamp: Stamp
+    root: bytes
     dependencies: tuple[StoredDependency, ...]
     raw_size: int
 
@@ -156,6 +156,7 @@ def pack(
     names: tuple[str, ...],
     consumed: tuple[tuple[str, bool], ...],
     stamp: Stamp,
+    root: bytes,
     dependencies: tuple[StoredDependency, ...],
 ) -> StoredEntry:
     """Return an entry to be put, sealed. It computes for 5 ms on a value of 450 kB: call it in a worker thread.
@@ -176,6 +177,7 @@ def pack(
         names=names,
         consumed=consumed,
         stamp=stamp,
+        root=root,
         dependencies=dependencies,
         raw_size=encoded.raw_size,
     )

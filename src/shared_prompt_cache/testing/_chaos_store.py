@@ -12,7 +12,18 @@ from typing import TypeVar
 from shared_prompt_cache._naming import shown
 from shared_prompt_cache.clock import Clock, seconds
 from shared_prompt_cache.errors import ConfigError, ConfigTypeError, StoreError
-from shared_prompt_cache.stores import Journal, Lease, Notice, Store, StoredEntry, StoreStats, Swap, Write
+from shared_prompt_cache.stores import (
+    Journal,
+    Lease,
+    LeaseRequest,
+    Notice,
+    Store,
+    StoredEntry,
+    StoreStats,
+    Swap,
+    Write,
+)
+from shared_prompt_cache.stores._protocol import Denial
 
 _T = TypeVar("_T")
 
@@ -73,6 +84,11 @@ class ChaosStore:
     def path(self) -> str | None:
         """See `Store`."""
         return self._store.path
+
+    @property
+    def root(self) -> str | None:
+        """See `Store`."""
+        return self._store.root
 
     def pause(self) -> None:
         """Let every call wait that comes from now on, as one of a store that hangs; `aclose` does not."""
@@ -180,17 +196,17 @@ class ChaosStore:
         """See `Store`."""
         return await self._call("most_used", lambda: self._store.most_used(most))
 
-    async def acquire(self, key: str, holder: str, ttl: float, names: Collection[str]) -> Lease | None:
+    async def acquire(self, requests: Sequence[LeaseRequest], holder: str, ttl: float) -> list[Lease | Denial]:
         """See `Store`."""
-        return await self._call("acquire", lambda: self._store.acquire(key, holder, ttl, names), key)
+        return await self._call("acquire", lambda: self._store.acquire(requests, holder, ttl))
 
-    async def renew(self, lease: Lease, ttl: float) -> bool:
+    async def renew(self, leases: Sequence[Lease], ttl: float) -> list[bool]:
         """See `Store`."""
-        return await self._call("renew", lambda: self._store.renew(lease, ttl), lease.key)
+        return await self._call("renew", lambda: self._store.renew(leases, ttl))
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, leases: Sequence[Lease]) -> None:
         """See `Store`."""
-        await self._call("release", lambda: self._store.release(lease), lease.key)
+        await self._call("release", lambda: self._store.release(leases))
 
     async def baseline(self, root: str) -> dict[str, bytes]:
         """See `Store`."""

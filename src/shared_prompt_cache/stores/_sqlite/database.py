@@ -22,6 +22,7 @@ from shared_prompt_cache._mounts import is_remote
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.stores._sqlite import journal, schema
 from shared_prompt_cache.stores._sqlite.place import Identity, Place, PlaceLock
+from shared_prompt_cache.stores._sqlite.root import Root
 from shared_prompt_cache.stores._sqlite.schema import DamagedError
 from shared_prompt_cache.stores._sqlite.thread import ObedientConnection
 
@@ -58,6 +59,7 @@ class Shared:
     """What the connections of one store have in common.
 
     Attributes:
+        root: Whose paths are kept relative.
         patience: Seconds to wait for others.
         tell: Called when something was changed by somebody else; from any thread.
         identity: The database that was used last, in any of them.
@@ -67,6 +69,7 @@ class Shared:
 
     place: Place
     clock: Clock
+    root: Root
     patience: float
     tell: Callable[[], None]
     identity: Identity | None = None
@@ -240,6 +243,7 @@ class Database(ObedientConnection):
         return before != version
 
     def _connect_first(self) -> sqlite3.Connection:
+        self._shared.root.levels()  # raises before anything is made, if it cannot be
         with self.lock:
             return self._reconnect()
 
@@ -257,6 +261,7 @@ class Database(ObedientConnection):
     def _connect_to_it(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
+        levels = self._shared.root.levels()
         self._place.prepare()
         if self._place.identity() is None:
             self._place.create()
@@ -269,7 +274,9 @@ class Database(ObedientConnection):
             cached_statements=256,
         )
         try:
-            self._shared.has_wal = schema.prepare(raw, wal=not is_remote(self._place.folder))
+            wal = not is_remote(self._place.folder)
+            self._shared.has_wal = schema.prepare(raw, wal=wal, levels=levels)
+            self._shared.root.settle(schema.levels_of(raw))
             self._warn()
             is_another = self._shared.identity not in {None, identity}
             if is_another:

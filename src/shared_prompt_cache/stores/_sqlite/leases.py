@@ -6,13 +6,14 @@ end that is further away than the lease was ever long is one from before that.
 
 import json
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Final
 
-from shared_prompt_cache.stores._protocol import Lease
+from shared_prompt_cache.stores._protocol import Denial, Lease, LeaseRequest
 from shared_prompt_cache.stores._selection import Selection
 from shared_prompt_cache.stores._sqlite.schema import load_texts, to_bytes
 
+_CHECKSUM: Final = "SELECT checksum FROM entries WHERE key = :key"
 _OF_ANOTHER: Final = (
     "SELECT 1 FROM leases WHERE key = :key AND holder != :holder AND until > :now AND until - :now <= ttl"
 )
@@ -22,32 +23,38 @@ SELECT 1 FROM leases WHERE fence = :fence AND key = :key AND holder = :holder AN
 
 
 def acquire(
-    raw: sqlite3.Connection, key: str, holder: str, ttl: float, names: Collection[str], now: float
-) -> Lease | None:
-    """Give out the lease of a key, unless another has it; its holder gets a new one."""
+    raw: sqlite3.Connection, requests: Sequence[LeaseRequest], holder: str, ttl: float, now: float
+) -> list[Lease | Denial]:
+    """Give out the leases of keys that no other has; their holder gets new ones."""
+    return [_acquire(raw, request, holder, ttl, now) for request in requests]
+
+
+def _acquire(raw: sqlite3.Connection, request: LeaseRequest, holder: str, ttl: float, now: float) -> Lease | Denial:
     row = {
-        "key": to_bytes(key),
+        "key": to_bytes(request.key),
         "holder": to_bytes(holder),
         "now": now,
         "until": now + ttl,
         "ttl": ttl,
-        "names": json.dumps(list(names)),
+        "names": json.dumps(list(request.names)),
     }
+    if raw.execute(_CHECKSUM, row).fetchone() != (None if request.seen is None else (request.seen,)):
+        return "changed"
     if raw.execute(_OF_ANOTHER, row).fetchone():
-        return None
+        return "held"
     raw.execute("DELETE FROM leases WHERE key = :key", row)
     cursor = raw.execute(
         "INSERT INTO leases (key, holder, until, ttl, names) VALUES (:key, :holder, :until, :ttl, :names)", row
     )
-    return Lease(key, holder, int(cursor.lastrowid or 0))
+    return Lease(request.key, holder, int(cursor.lastrowid or 0))
 
 
-def renew(raw: sqlite3.Connection, lease: Lease, ttl: float, now: float) -> bool:
-    """Hold a lease for longer, if it is held."""
-    if not is_held(raw, lease, now):
-        return False
-    raw.execute("UPDATE leases SET until = ?, ttl = ? WHERE fence = ?", (now + ttl, ttl, lease.fence))
-    return True
+def renew(raw: sqlite3.Connection, leases: Sequence[Lease], ttl: float, now: float) -> list[bool]:
+    """Hold leases for longer, those that are held."""
+    held = [is_held(raw, lease, now) for lease in leases]
+    renewed = [(now + ttl, ttl, lease.fence) for lease, stands in zip(leases, held, strict=True) if stands]
+    raw.executemany("UPDATE leases SET until = ?, ttl = ? WHERE fence = ?", renewed)
+    return held
 
 
 def is_held(raw: sqlite3.Connection, lease: Lease, now: float) -> bool:
@@ -56,11 +63,11 @@ def is_held(raw: sqlite3.Connection, lease: Lease, now: float) -> bool:
     return raw.execute(_HELD, row).fetchone() is not None
 
 
-def end(raw: sqlite3.Connection, lease: Lease) -> None:
-    """End this very lease."""
-    raw.execute(
+def end(raw: sqlite3.Connection, leases: Sequence[Lease]) -> None:
+    """End these very leases."""
+    raw.executemany(
         "DELETE FROM leases WHERE fence = ? AND key = ? AND holder = ?",
-        (lease.fence, to_bytes(lease.key), to_bytes(lease.holder)),
+        [(lease.fence, to_bytes(lease.key), to_bytes(lease.holder)) for lease in leases],
     )
 
 

@@ -18,10 +18,11 @@ from typing import Any, Final
 from shared_prompt_cache.stores._selection import Selection
 
 APPLICATION_ID: Final = 0x53_50_43_53  # "SPCS"
-VERSION: Final = 1
+VERSION: Final = 2
 PAGE_SIZE: Final = 8192
 CACHE_KIB: Final = 16_384
 CHECKPOINT_PAGES: Final = 4000
+_MOST_LEVELS: Final = 4096
 
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -52,8 +53,13 @@ class DamagedError(Exception):
     """A database that is damaged, or none of ours."""
 
 
-def prepare(raw: sqlite3.Connection, *, wal: bool) -> bool:
+def prepare(raw: sqlite3.Connection, *, wal: bool, levels: int) -> bool:
     """Set a new connection up, make the tables if the database is empty; return whether it has a write-ahead log.
+
+    Args:
+        raw: The connection.
+        wal: Whether it is to have one.
+        levels: How many levels the root of an empty one lies above its folder.
 
     Raises:
         DamagedError: If it is the database of another program, or of another version of this one.
@@ -68,9 +74,11 @@ def prepare(raw: sqlite3.Connection, *, wal: bool) -> bool:
     if pragma(raw, "page_count") == 0:
         pragma(raw, f"page_size = {PAGE_SIZE}")
         pragma(raw, "auto_vacuum = INCREMENTAL")
+        begun = f"INSERT INTO meta (name, value) VALUES ('root', {levels:d});"  # noqa: S608 - a number
         has_wal = _set_journal_mode(raw, wal=wal)
         raw.executescript(
-            f"BEGIN; {_TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+            f"BEGIN; {_TABLES} {begun}"
+            f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
         )
     else:
         found = pragma(raw, "application_id"), pragma(raw, "user_version")
@@ -81,6 +89,18 @@ def prepare(raw: sqlite3.Connection, *, wal: bool) -> bool:
     pragma(raw, f"journal_size_limit = {PAGE_SIZE * CHECKPOINT_PAGES}")
     pragma(raw, "synchronous = " + ("NORMAL" if has_wal else "FULL"))
     return has_wal
+
+
+def levels_of(raw: sqlite3.Connection) -> int:
+    """Return how many levels the root lies above the folder of the database.
+
+    Raises:
+        DamagedError: If it does not say.
+    """
+    found = raw.execute("SELECT value FROM meta WHERE name = 'root'").fetchone()
+    if found is None or type(found[0]) is not int or not 0 < found[0] <= _MOST_LEVELS:
+        raise DamagedError("it does not say where its root is")
+    return found[0]
 
 
 @contextmanager

@@ -8,12 +8,23 @@ from typing import Final, TypeVar
 
 from shared_prompt_cache._options import check_megabytes, check_paths
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores._protocol import Journal, Lease, Notice, StoredEntry, StoreStats, Swap, Write
+from shared_prompt_cache.errors import ConfigError, StoreError
+from shared_prompt_cache.stores._protocol import (
+    Denial,
+    Journal,
+    Lease,
+    LeaseRequest,
+    Notice,
+    StoredEntry,
+    StoreStats,
+    Swap,
+    Write,
+)
 from shared_prompt_cache.stores._sqlite import entries, journal, leases
 from shared_prompt_cache.stores._sqlite.database import Database, Shared
 from shared_prompt_cache.stores._sqlite.place import Place, RefusedError
 from shared_prompt_cache.stores._sqlite.poll import Poll
+from shared_prompt_cache.stores._sqlite.root import Root
 
 T = TypeVar("T")
 
@@ -37,6 +48,10 @@ class SQLiteStore:
         path: The folder that the database is in. It is made if need be, for its owner alone; a link, a folder of
             somebody else, or one that others may write to is refused.
         max_size_mb: How much payloads and heads may take once `sweep` has returned; None: any amount.
+        root: A folder above it; paths at or below this are kept relative to it, so the store stays good if this is
+            moved or copied as a whole. None: the parent of the last hidden folder on the path of the store (the
+            project, for `project/.cache/prompts`), or else the folder that the store lies in. It is recorded when the
+            database is made; a store that has another one cannot be opened with this one (`ConfigError`).
 
     On a network file system, where a write-ahead log does not work, a rollback journal is kept in its place.
     """
@@ -46,8 +61,10 @@ class SQLiteStore:
         path: str | os.PathLike[str],
         *,
         max_size_mb: float | None = None,
+        root: str | os.PathLike[str] | None = None,
     ) -> None:
         self._place = Place(os.fspath(check_paths((path,), "path")[0]))
+        self._root = None if root is None else os.path.abspath(check_paths((root,), "root")[0])  # noqa: PTH100 - as text
         self._max_bytes = check_megabytes(max_size_mb, "max_size_mb")
         self._doors: _Doors | None = None
         self._uses: dict[str, None] = {}  # keys that were read, in order, and have not been noted in the database
@@ -58,11 +75,16 @@ class SQLiteStore:
         """See `Store`."""
         return self._place.folder
 
+    @property
+    def root(self) -> str | None:
+        """See `Store`."""
+        return None if self._doors is None else self._doors.shared.root.path
+
     async def open(self, clock: Clock, changed: Callable[[], None]) -> None:
         """See `Store`."""
         if self._doors is not None:
             raise StoreError("the store is open already; make another one for another cache", operation="open")
-        doors = _Doors(self._place, clock, changed)
+        doors = _Doors(self._place, self._root, clock, changed)
         try:
             await doors.writer.open()
             await doors.reader.open()
@@ -72,6 +94,8 @@ class SQLiteStore:
             if not isinstance(error, Exception):
                 raise
             await doors.close()
+            if isinstance(error, ConfigError):
+                raise
             raise self._failure(error, "open", None) from error
         doors.poll.start(doors.shared, doors.writer)
         self._doors = doors
@@ -137,20 +161,20 @@ class SQLiteStore:
             await self._write("most_used", partial(entries.use, keys=uses))
         return await self._read("most_used", partial(entries.most_used, most=most))
 
-    async def acquire(self, key: str, holder: str, ttl: float, names: Collection[str]) -> Lease | None:
-        """See `Store`; the holder of a lease who asks again gets another in its place."""
-        now = self._opened("acquire", key).shared.clock.monotonic()
-        change = partial(leases.acquire, key=key, holder=holder, ttl=ttl, names=tuple(names), now=now)
-        return await self._write("acquire", change, key)
-
-    async def renew(self, lease: Lease, ttl: float) -> bool:
+    async def acquire(self, requests: Sequence[LeaseRequest], holder: str, ttl: float) -> list[Lease | Denial]:
         """See `Store`."""
-        now = self._opened("renew", lease.key).shared.clock.monotonic()
-        return await self._write("renew", partial(leases.renew, lease=lease, ttl=ttl, now=now), lease.key)
+        now = self._opened("acquire").shared.clock.monotonic()
+        change = partial(leases.acquire, requests=tuple(requests), holder=holder, ttl=ttl, now=now)
+        return await self._write("acquire", change)
 
-    async def release(self, lease: Lease) -> None:
+    async def renew(self, held: Sequence[Lease], ttl: float) -> list[bool]:
         """See `Store`."""
-        await self._write("release", partial(leases.end, lease=lease), lease.key)
+        now = self._opened("renew").shared.clock.monotonic()
+        return await self._write("renew", partial(leases.renew, leases=tuple(held), ttl=ttl, now=now))
+
+    async def release(self, held: Sequence[Lease]) -> None:
+        """See `Store`."""
+        await self._write("release", partial(leases.end, leases=tuple(held)))
 
     async def baseline(self, root: str) -> dict[str, bytes]:
         """See `Store`."""
@@ -239,10 +263,10 @@ class SQLiteStore:
 class _Doors:
     """What is open: a connection that writes, one that reads, and the one who listens for others."""
 
-    def __init__(self, place: Place, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(self, place: Place, root: str | None, clock: Clock, changed: Callable[[], None]) -> None:
         self.pid = os.getpid()
         self.poll = Poll(place, changed)
-        self.shared = Shared(place, clock, _PATIENCE, self.poll.tell)
+        self.shared = Shared(place, clock, Root(place.folder, root), _PATIENCE, self.poll.tell)
         self.reader = Database(self.shared, "store reader")
         self.writer = Database(self.shared, "store writer", reader=self.reader)
 
@@ -266,7 +290,7 @@ def _put_many(raw: sqlite3.Connection, *, writes: Sequence[Write], uses: Sequenc
         if accepted and write.lease is not None:
             accepted = leases.is_held(raw, write.lease, now)
             if accepted:
-                leases.end(raw, write.lease)
+                leases.end(raw, (write.lease,))
         put.append(accepted)
     entries.use(raw, uses)
     entries.put(raw, [write for write, accepted in zip(writes, put, strict=True) if accepted])

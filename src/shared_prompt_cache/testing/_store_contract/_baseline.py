@@ -27,12 +27,13 @@ class BaselinePromises(Ground):
             for path in (
                 *("/", "/a", "/a/b", "/a/b/c", "/ab", "/a b/ü", "/A/b", "/a_/x", "/ax/x", "/a%/x", "/a*/x", "/a\0/x"),
                 *("/a/\U0010ffff", "/a.", "/a0", "/a/" + "x" * 4_000),
+                *("./", ".//a", ".//a/b", ".//ab"),  # of a store that has a root
             )
         }
         assert await store.swap([Swap(path, None, record) for path, record in records.items()], []) == [], (
             "swap of records that were not there, without notices, must return []"
         )
-        for root in ("/", "/a", "/a/b", "/ab", "/a_", "/a%", "/a*", "/missing", "/a b/ü"):
+        for root in ("/", "/a", "/a/b", "/ab", "/a_", "/a%", "/a*", "/missing", "/a b/ü", "./", ".//a"):
             below = root.rstrip("/") + "/"
             wanted = {path: one for path, one in records.items() if path == root or path.startswith(below)}
             assert await other.baseline(root) == wanted, f"baseline({root!r}) is what is {root}, or below it"

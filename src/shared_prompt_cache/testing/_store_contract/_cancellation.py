@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores import Store, Swap
+from shared_prompt_cache.stores import Lease, Store, Swap
 from shared_prompt_cache.testing._clock import ManualClock
 from shared_prompt_cache.testing._store_contract._ground import (
     Ground,
     MakeStore,
+    ask,
     entry,
     kept,
-    names,
+    lend,
     notice,
     now,
     of_scope,
@@ -60,7 +61,7 @@ class CancellationPromises(Ground):
     async def test_an_invalidation_that_is_cancelled_is_done_in_full(self, store: Store, other: Store) -> None:
         async def prepare(store: Store) -> None:
             await put(store, "a", "b")
-            assert await store.acquire("a", "one", 60, names("a")) is not None, "nobody holds the lease"
+            assert isinstance(await ask(store, "a", "one"), Lease), "nobody holds the lease"
 
         notices = [notice(of_scope("key", "a"), number=1), notice(of_scope("key", "b"), number=2)]
         async for cancelled in _cancelled_everywhere(store, lambda store: store.invalidate(notices), prepare=prepare):
@@ -74,9 +75,9 @@ class CancellationPromises(Ground):
             await wait_until(
                 is_done, what=f"an invalidation is carried out whose caller was cancelled at wait {waited}"
             )
-            lease = await store.acquire("a", "two", 60, names("a"))
-            assert lease is not None, "an invalidation whose caller was cancelled must end the leases it touches"
-            await store.release(lease)
+            lease = await ask(store, "a", "two")
+            assert isinstance(lease, Lease), "an invalidation whose caller was cancelled must end the leases it touches"
+            await store.release([lease])
             await _works(store, other)
 
     async def test_a_swap_that_is_cancelled_is_done_in_full_or_not_at_all(self, store: Store, other: Store) -> None:
@@ -211,9 +212,8 @@ async def _works(store: Store, other: Store) -> None:
             await put(one, entry("still works"))
             assert await store.get("still works") is not None, "after a call was cancelled the store loses an entry"
             assert await one.delete(["still works"]) == 1, "after a call was cancelled the store does not delete"
-            lease = await one.acquire("still works", "one", 60, names("still works"))
-            assert lease is not None, "after a call was cancelled a lease cannot be had"
-            await one.release(lease)
+            lease = await lend(one, "still works", "one")
+            await one.release([lease])
 
     try:
         await asyncio.wait_for(use(), 5)

@@ -13,12 +13,14 @@ from shared_prompt_cache.testing._store_contract._ground import (
     entry,
     fails,
     kept,
+    lend,
     meanwhile,
     names,
     notice,
     now,
     of_scope,
     put,
+    renewed,
     write,
 )
 
@@ -177,10 +179,9 @@ class EntryPromises(Ground):
 
     async def test_delete_is_no_invalidation(self, store: Store) -> None:
         stamp = await now(store)
-        lease = await store.acquire("key", "holder", 60, names("key"))
-        assert lease is not None, "acquire returned None for a lease that nobody holds"
+        lease = await lend(store, "key", "holder")
         await put(store, "key")
         await store.delete(["key"])
         assert (await store.journal(0)).entries == (), "delete must not enter anything in the journal"
-        assert await store.renew(lease, 60), "delete must not end a lease"
+        assert await renewed(store, lease), "delete must not end a lease"
         assert await store.put_many([write("key", stamp)]) == [True], "delete must not outdate a stamp"

@@ -14,6 +14,7 @@ import pytest_asyncio
 from shared_prompt_cache.errors import StoreError
 from shared_prompt_cache.stores import (
     Lease,
+    LeaseRequest,
     Notice,
     Selection,
     Stamp,
@@ -21,6 +22,7 @@ from shared_prompt_cache.stores import (
     StoredEntry,
     Write,
 )
+from shared_prompt_cache.stores._protocol import Denial
 from shared_prompt_cache.stores._selection import names_of, select_scopes
 from shared_prompt_cache.testing._clock import ManualClock
 
@@ -135,6 +137,29 @@ async def put(store: Store, *what: StoredEntry | str, names_: Collection[str] | 
     answers = await store.put_many(writes)
     refused = [one.entry.key for one, was_put in zip(writes, answers, strict=True) if not was_put]
     assert not refused, f"put_many refused {refused!r}, although nothing was invalidated since their stamp"
+
+
+async def ask(
+    store: Store, key: str, holder: str, names_: Collection[str] | None = None, *, ttl: float = 60
+) -> Lease | Denial:
+    """Ask for the lease of a key, with the entry that is there as what was seen."""
+    found = await store.get(key)
+    wanted = tuple(names(key) if names_ is None else names_)
+    (answer,) = await store.acquire([LeaseRequest(key, wanted, None if found is None else found.checksum)], holder, ttl)
+    return answer
+
+
+async def lend(store: Store, key: str, holder: str, names_: Collection[str] | None = None, *, ttl: float = 60) -> Lease:
+    """Return the lease of a key, which nobody holds."""
+    answer = await ask(store, key, holder, names_, ttl=ttl)
+    assert isinstance(answer, Lease), f"acquire answered {answer!r} for the lease of {key!r}, which nobody holds"
+    return answer
+
+
+async def renewed(store: Store, lease: Lease, ttl: float = 60) -> bool:
+    """Renew one lease; return whether it is held."""
+    (held,) = await store.renew([lease], ttl)
+    return held
 
 
 def notice(selection: Selection, *, origin: str = ELSEWHERE, number: int = 1, body: bytes = b"") -> Notice:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared_prompt_cache.stores import Lease, MemoryStore, Notice, Selection, Stamp, Store, Swap
+from shared_prompt_cache.stores import Lease, LeaseRequest, MemoryStore, Notice, Selection, Stamp, Store, Swap
 from shared_prompt_cache.stores._selection import (
     names_of,
     select_agent,
@@ -23,8 +23,10 @@ from shared_prompt_cache.testing._store_contract._ground import (
     Ground,
     entry,
     kept,
+    lend,
     notice,
     now,
+    renewed,
     write,
 )
 
@@ -85,6 +87,7 @@ _CAUSES = st.lists(
     st.tuples(_ORIGINS, _SMALL, st.sampled_from([select_scopes([("key", key)]) for key in ("a", "b")]) | _SELECTIONS),
     max_size=2,
 )
+_SUMS = b"sum of 0", b"sum of 1", b"sum of 2"
 _RECORDS = st.sampled_from([None, b"", b"1", b"2"])
 _SWAPS = st.lists(
     st.tuples(st.sampled_from(["/a", "/a/b", "/b"]), _RECORDS, _RECORDS), max_size=2, unique_by=lambda swap: swap[0]
@@ -94,8 +97,8 @@ _STEPS = st.one_of(
     st.tuples(st.just("put"), _FEW, st.tuples(_SMALL, _ORIGINS, _SMALL), st.sampled_from([5, 20, math.inf]), _SMALL),
     st.tuples(st.just("invalidate"), _CAUSES),
     st.tuples(st.just("swap"), _SWAPS, _CAUSES),
-    st.tuples(st.just("delete"), st.lists(_FEW, max_size=2), st.sampled_from([None, b"sum of 1", b"sum of 2"])),
-    st.tuples(st.just("acquire"), _FEW, _ORIGINS, st.sampled_from([5, 20])),
+    st.tuples(st.just("delete"), st.lists(_FEW, max_size=2), st.sampled_from([None, *_SUMS])),
+    st.tuples(st.just("acquire"), _FEW, _ORIGINS, st.sampled_from([5, 20]), st.sampled_from([None, *_SUMS])),
     st.tuples(st.just("renew"), _SMALL, st.sampled_from([5, 20])),
     st.tuples(st.just("release"), _SMALL),
     st.tuples(st.just("sweep"), st.just(100)),  # which of several expired ones goes first is left open
@@ -117,10 +120,10 @@ class HistoryPromises(Ground):
         before = await now(store)
         writes = [write(key, before, names_=names) for key, names in subjects]
         await store.put_many(writes)
-        leases = [await store.acquire(key, HERE, 60, names) for key, names in subjects]
+        leases = [await lend(store, key, HERE, names) for key, names in subjects]
         await store.invalidate([notice(selection) for selection in selections])
         left = await kept(store)
-        held = [lease is not None and await store.renew(lease, 60) for lease in leases]
+        held = await store.renew(leases, 60)
         put = await store.put_many(writes)
         await store.delete([key for key, _ in subjects])  # for the next example
         for (key, names), is_held, was_put in zip(subjects, held, put, strict=True):
@@ -213,19 +216,21 @@ class _Run:
         checksums = None if checksum is None else dict.fromkeys(keys, checksum)
         return await self._store.delete(keys, checksums=checksums)
 
-    async def acquire(self, key: str, holder: str, ttl: float) -> bool:
-        lease = await self._store.acquire(key, holder, ttl, names_of(key, [("all",)], [], [], unowned=True))
-        if lease is not None:
-            self._leases.append(lease)
-        return lease is not None
+    async def acquire(self, key: str, holder: str, ttl: float, seen: bytes | None) -> str:
+        request = LeaseRequest(key, names_of(key, [("all",)], [], [], unowned=True), seen)
+        (answer,) = await self._store.acquire([request], holder, ttl)
+        if isinstance(answer, Lease):
+            self._leases.append(answer)
+            return "lent"
+        return answer
 
     async def renew(self, number: int, ttl: float) -> bool:
         lease = self._lease(number)
-        return lease is not None and await self._store.renew(lease, ttl)
+        return lease is not None and await renewed(self._store, lease, ttl)
 
     async def release(self, number: int) -> None:
         if (lease := self._lease(number)) is not None:
-            await self._store.release(lease)
+            await self._store.release([lease])
 
     async def sweep(self, most: int) -> int:
         return await self._store.sweep(most)

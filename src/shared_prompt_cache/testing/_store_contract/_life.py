@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from shared_prompt_cache.errors import StoreError
-from shared_prompt_cache.stores import Lease, Stamp, Store, Swap
+from shared_prompt_cache.stores import Lease, LeaseRequest, Stamp, Store, Swap
 from shared_prompt_cache.testing._clock import ManualClock
 from shared_prompt_cache.testing._store_contract._ground import (
     ELSEWHERE,
@@ -17,13 +18,16 @@ from shared_prompt_cache.testing._store_contract._ground import (
     Ground,
     MakeStore,
     OpenStore,
+    ask,
     entry,
     kept,
+    lend,
     names,
     notice,
     now,
     of_scope,
     put,
+    renewed,
     write,
 )
 from shared_prompt_cache.testing._waiting import wait_until
@@ -41,9 +45,9 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "journal": lambda store: store.journal(0),
     "keys": lambda store: store.keys(most=1),
     "most_used": lambda store: store.most_used(1),
-    "acquire": lambda store: store.acquire("key", "one", 60, names("key")),
-    "renew": lambda store: store.renew(_LEASE, 60),
-    "release": lambda store: store.release(_LEASE),
+    "acquire": lambda store: store.acquire([LeaseRequest("key", names("key"))], "one", 60),
+    "renew": lambda store: store.renew([_LEASE], 60),
+    "release": lambda store: store.release([_LEASE]),
     "baseline": lambda store: store.baseline("/"),
     "swap": lambda store: store.swap([Swap("/a", None, b"1")], [notice(of_scope("all"))]),
     "sweep": lambda store: store.sweep(1),
@@ -85,12 +89,11 @@ class LifePromises(Ground):
         told = _Told()
         store, other = await open_store(told), await open_store()
         for free in ("release", "put"):
-            lease = await other.acquire("key", "one", 60, names("key"))
-            assert lease is not None, "nobody holds the lease"
-            assert await store.acquire("key", "two", 60, names("key")) is None, "the lease is held"
+            lease = await lend(other, "key", "one")
+            assert await ask(store, "key", "two") == "held", "the lease is held"
             before = told.calls
             if free == "release":
-                await other.release(lease)
+                await other.release([lease])
             else:
                 await other.put_many([write("key", await now(other), lease=lease)])
             await wait_until(lambda before=before: told.calls > before, what=f"changed is called after a {free}")  # type: ignore[misc] # a default is no argument of predicates
@@ -104,6 +107,13 @@ class LifePromises(Ground):
         await put(writing, "key")
         await wait_until(lambda: open_.calls > seen, what="a store that is open is told")
         assert closed.calls == before, "changed was called although its store is closed"
+
+    async def test_all_who_share_it_know_the_same_root(self, store: Store, other: Store, open_store: OpenStore) -> None:
+        root = store.root
+        assert root is None or Path(root).is_absolute(), f"root is {root!r}; it is None or an absolute path"
+        assert other.root == root, f"of two that share a place one has the root {root!r}, the other {other.root!r}"
+        await other.aclose()
+        assert (await open_store()).root == root, "the root is another for a store that is opened later"
 
     async def test_closing_may_be_repeated_and_done_by_several_at_once(
         self, make_store: MakeStore, clock: ManualClock
@@ -150,8 +160,7 @@ class LifePromises(Ground):
 
         async def use(one: Store, number: int) -> None:
             key = f"key {number}"
-            lease = await one.acquire(key, str(number), 60, names(key))
-            assert lease is not None, f"nobody else asks for the lease of {key}"
+            lease = await lend(one, key, str(number))
             wanted = entry(key, key.encode() * 100)
             assert await one.put_many([write(wanted, stamp, lease=lease)]) == [True], f"nothing speaks against {key}"
             assert await one.get(key) == wanted, f"{key} is not there behind its put_many"
@@ -184,7 +193,7 @@ class LifePromises(Ground):
         stamp = await now(first, ELSEWHERE)
         await put(first, entry("key", b"\0kept"), names_=names("key", ("tag", "t")))
         await first.swap([Swap("/a", None, b"1")], [])
-        lease = await first.acquire("leased", "one", 60, names("leased"))
+        lease = await lend(first, "leased", "one")
         await first.aclose()
         for store in (first, make_store()):
             await store.open(clock, _Told())
@@ -195,9 +204,8 @@ class LifePromises(Ground):
                 assert [one.sequence for one in journal.entries] == [last], "the journal did not survive closing"
                 assert journal.complete, "nothing of the journal is missing after opening again"
                 assert await store.baseline("/") == {"/a": b"1"}, "the baseline did not survive closing"
-                assert await store.acquire("leased", "two", 60, ()) is None, "the lease did not survive closing"
-                assert lease is not None, "nobody held the lease"
-                assert await store.renew(lease, 60), "the lease cannot be renewed after opening again"
+                assert await ask(store, "leased", "two") == "held", "the lease did not survive closing"
+                assert await renewed(store, lease), "the lease cannot be renewed after opening again"
                 assert await store.put_many([write("late", stamp)]) == [True], "nothing was invalidated since"
                 await store.delete(["late"])
             else:
@@ -217,17 +225,15 @@ class LifePromises(Ground):
         await first.open(clock, _Told())
         await put(first, "engineer_1", "qa_1")
         last = (await now(first)).sequence
-        lease = await first.acquire("key", "one", 60, names("key", ("tag", "t")))
+        lease = await lend(first, "key", "one", names("key", ("tag", "t")))
         await first.aclose()
         store = make_store()
         await store.open(clock, _Told())
         sequences = await store.invalidate([notice(of_scope("key", "engineer_1")), notice(of_scope("tag", "t"))])
         assert sequences == [last + 1, last + 2], "sequences go on where they were when the store was closed"
         assert await kept(store) == ["qa_1"], "the names of entries did not survive closing"
-        assert lease is not None, "nobody held the lease"
-        assert not await store.renew(lease, 60), "the names of leases did not survive closing"
-        second = await store.acquire("key", "one", 60, ())
-        assert second is not None, "an invalidation has ended the lease"
+        assert not await renewed(store, lease), "the names of leases did not survive closing"
+        second = await lend(store, "key", "one", ())
         assert second.fence > lease.fence, "fences go on where they were when the store was closed"
         await store.aclose()
 
