@@ -87,13 +87,17 @@ async def writes(folder: Path) -> None:
 
 
 async def invalidates(folder: Path) -> None:
-    """Ends with invalidations under way."""
+    """Ends with an invalidation of many rows under way: if that was broken off, everything would have to go."""
     cache = await used(folder)
-    tasks = [asyncio.create_task(cache.invalidate(f"key {number}")) for number in range(50)]
-    await asyncio.sleep(0)
+    for number in range(900):
+        await cache.set_prompt(f"key {number}", "large " * 200, tags=["t", *map(str, range(number, number + 9))])
+    await cache.flush()
+    invalidating = asyncio.create_task(cache.invalidate_tag("t"))
+    writer = cache._tier._store._doors.writer  # type: ignore[union-attr]
+    while not writer._insists:  # noqa: ASYNC110 - it is set in the thread of the store
+        await asyncio.sleep(0)
     ready()
-    await asyncio.sleep(0.002)
-    del tasks
+    del invalidating
 
 
 def script(folder: Path) -> None:

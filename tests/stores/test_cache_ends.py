@@ -4,8 +4,8 @@ What was acknowledged is there for the next: a value once `flush()` has returned
 What is killed, and what just ends, are the processes of `_killed.py` and `_endings.py`, which look at what is left.
 
 Seen to fail on planted bugs: a `flush` that does not wait; an invalidation that is acknowledged before it is durable; a
-thread of the store that keeps the interpreter alive; a blocking face, made in the child, that waits for the loop of the
-parent; a coroutine that goes on in the child and is left to asyncio.
+thread of the store that keeps the interpreter alive; an exit that breaks off an invalidation; a blocking face, made in
+the child, that waits for the loop of the parent; a coroutine that goes on in the child and is left to asyncio.
 """
 
 import pytest
