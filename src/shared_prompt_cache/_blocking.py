@@ -64,7 +64,7 @@ class BlockingCache:
         self._lock = threading.Lock()
         self._life = threading.RLock()  # who starts waits until a closing is over
         self._own: OwnLoop | None = None
-        self._forked = False
+        self._forked = cache._life.loop is not None and cache._life.pid != os.getpid()
         _faces.add(self)
 
     # Life.

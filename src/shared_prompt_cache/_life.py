@@ -7,6 +7,7 @@ ask; who is cancelled while it waits for one leaves it running.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +33,7 @@ class Life:
     Attributes:
         state: Where it is.
         loop: The loop that the cache belongs to, None before the first call and after the end.
+        pid: The process in which that loop runs.
         needs_start: What makes it useless before `start`, in words; None: nothing does.
         watch: The watch over files, while it is started.
 
@@ -54,6 +56,7 @@ class Life:
     ) -> None:
         self.state: Literal["new", "started", "closed"] = "new"
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.pid: int | None = None
         self.needs_start = needs_start
         self.watch: FileWatch | None = None
         self._name = name
@@ -69,7 +72,14 @@ class Life:
 
     def enter(self, *, starting: bool = False) -> asyncio.AbstractEventLoop:
         """Check that the cache may be used here and now; the first call binds it to its loop."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # of a coroutine that goes on in a forked child: asyncio gives it no loop there
+            if self.loop is None:
+                raise
+            raise WrongLoopError(
+                f"the cache {self._name!r} was in use when this process was forked; make one in each process"
+            ) from None
         if self.state == "closed" and not starting:
             raise CacheClosedError(f"the cache {self._name!r} is closed; use it in `async with cache:`, or start() it")
         if self.state == "new" and self.needs_start is not None and not starting:
@@ -77,7 +87,7 @@ class Life:
                 f"the cache {self._name!r} {self.needs_start} and is not started; use `async with cache:`"
             )
         if self.loop is None:
-            self.loop = loop
+            self.loop, self.pid = loop, os.getpid()
         elif self.loop is not loop:
             raise WrongLoopError(
                 f"the cache {self._name!r} belongs to another event loop; "

@@ -44,7 +44,7 @@ def explain(cache: SharedPromptCache, key: str) -> Explanation:
         cache._history.removed(entry, "invalidated", cache._scopes.why(entry))
         entry = None
     explanation = explain_entry(key, entry, key in cache._flights.table, cache._history)
-    reason = None if cache._tier is None else cache._tier.reason(key)
+    reason = None if cache._tier is None else cache._tier.reasons.get(key)
     return explanation if reason is None else replace(explanation, memory_only=reason)
 
 

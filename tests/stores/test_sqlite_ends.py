@@ -3,7 +3,8 @@
 "Acknowledged" means that `put_many` had returned; the process was killed, the machine was not.
 
 Seen to fail on planted bugs: a thread that is no daemon; one that complains when its loop is gone; a commit that is
-answered before it is made; a warning about a connection that was not closed; a child that waits for the old thread.
+answered before it is made; a warning about a connection that was not closed; a child that waits for the old thread; an
+exit that breaks off an invalidation.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ import pytest
 
 from _support import size
 from shared_prompt_cache.errors import StoreError
+from shared_prompt_cache.stores import Selection
 from shared_prompt_cache.testing import wait_until
-from stores._rows import PATIENCE, end_of, is_right, line_of, opened, put, start
+from stores._rows import PATIENCE, end_of, is_right, line_of, notice, opened, put, start
 
 ROUNDS = size(3, 200)
 WRITERS = 2
@@ -202,6 +204,20 @@ async def test_a_store_that_is_dropped_ends_its_threads(tmp_path):
 
     await wait_until(are_gone)
     assert not (tmp_path / "store" / "store.db-wal").exists()
+
+
+async def test_an_exit_breaks_off_what_is_written_and_no_invalidation(tmp_path):
+    """One that fails gets rid of everything there is; so many rows for the moment that it still takes."""
+    store = await opened(tmp_path / "store")
+    await put(store, "key", "bystander")
+    writer = store._doors.writer
+    await writer.run(lambda: writer._connection.set_progress_handler(writer.hurry, 1))  # as the exit does, all the time
+    with pytest.raises(StoreError, match="interrupted"):
+        await put(store, "another")
+    await store.invalidate([notice(Selection(names=("key\x1fkey",)))])
+    await writer.run(lambda: writer._connection.set_progress_handler(None, 1))
+    assert set(await store.get_many(["key", "another", "bystander"])) == {"bystander"}
+    await store.aclose()
 
 
 async def test_closing_tidies_up(tmp_path):

@@ -11,9 +11,8 @@ noted, since the rows they would have replaced are old now), and invalidations w
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -25,7 +24,6 @@ from shared_prompt_cache._core.stats import PartHealth
 from shared_prompt_cache._files.projects import Labelling
 from shared_prompt_cache._files.proof import Proofs
 from shared_prompt_cache._flights import Flight
-from shared_prompt_cache._logging import log
 from shared_prompt_cache._tier.breaker import Away, Breaker
 from shared_prompt_cache._tier.files import StoredFiles, Watch
 from shared_prompt_cache._tier.follower import Apply, Follower
@@ -33,6 +31,7 @@ from shared_prompt_cache._tier.journal import EVERYTHING, kept, written
 from shared_prompt_cache._tier.leases import Claim, Leases
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
+from shared_prompt_cache._tier.reasons import Reasons
 from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import pack_all
 from shared_prompt_cache.clock import Clock
@@ -45,9 +44,9 @@ from shared_prompt_cache.stores._selection import select_scopes
 
 T = TypeVar("T")
 _ENDING: Final = 5.0  # seconds that a closing waits for what is queued
+_LAST_PAUSES: Final = (0.0, 0.05, 0.2)  # before each of the last tries, if that is not possible
 _SWEPT_AFTER: Final = 64
 _SWEPT_AT_ONCE: Final = 256
-_MOST_REASONS: Final = 1000
 _MOST_CONTESTS: Final = 3
 
 
@@ -56,6 +55,7 @@ class Tier:
 
     Attributes:
         corrupt: Called with the key of a row that cannot be read.
+        reasons: Why values are in memory alone.
     """
 
     corrupt: Callable[[str], None]
@@ -71,7 +71,7 @@ class Tier:
         *,
         shares: bool,
     ) -> None:
-        self._written = self._refused = 0
+        self._written = self._refused = self._unswept = 0
         self._store = store
         self._shares = shares
         self._name = name
@@ -81,8 +81,7 @@ class Tier:
         self._outbox = Outbox()
         self._follower = Follower(store, self._ask, self._relative, self._outbox)
         self._leases = Leases(store, partial(self._ask, reading=True), scopes, self._relative)
-        self._reasons: OrderedDict[str, str] = OrderedDict()
-        self._said: set[type] = set()  # what has been logged once
+        self.reasons = Reasons(name)
         self._breaker = Breaker(name, clock.wall, self._broken)
         self._sealer: Sealer | None = None  # there is one once the store has been open
         self._opened = False
@@ -107,7 +106,6 @@ class Tier:
         )
         self._progress: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._unswept = 0
 
     def follows(self, apply: Apply) -> None:
         """Let `apply` put in force what others have invalidated."""
@@ -123,7 +121,7 @@ class Tier:
             StoreError: If somebody has to change something in the place of the store first.
         """
         self._outbox.clear()
-        self._reasons.clear()
+        self.reasons.clear()
         self._number = 0
         self._missed = self._following = self._reads = False
         self._files = None
@@ -152,14 +150,13 @@ class Tier:
 
     async def aclose(self) -> None:
         """Write what waits, as far as the store takes it, and close it; nothing is left."""
-        if self._tasks and self._opened:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_ENDING):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENDING):
+                if self._tasks and self._opened:
                     await self.flush()
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+                await self._end_tasks()
+                await self._try_at_last()
+        await self._end_tasks()
         self._leases.clear("")
         self._breaker.reason = "it is closed"
         self._tell()
@@ -168,6 +165,21 @@ class Tier:
             with suppress(Away):
                 await self._ask("aclose", self._store.aclose)
         self._breaker.reason, self._breaker.since = "it is not open", None
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _try_at_last(self) -> None:
+        """Take from a store that is out of use what the next who opens it must not find; it may have been a moment."""
+        for pause in _LAST_PAUSES:
+            if not self._opened or not (self._outbox.notices or self._outbox.outdated):
+                return
+            await asyncio.sleep(pause)
+            with suppress(Away):
+                await self._withdraw()
 
     @property
     def _ready(self) -> bool:
@@ -229,8 +241,7 @@ class Tier:
 
     def write(self, entry: Entry, claim: Claim | None) -> None:
         """Have an entry written that has just been judged and kept, under the lease of `claim`; never waits."""
-        if self._reasons:
-            self._reasons.pop(entry.key, None)
+        self.reasons.forget(entry.key)
         if self._ready:
             self._outbox.put(entry, Stamp(self._follower.applied, self._follower.origin, self._number), claim)
         else:
@@ -397,7 +408,7 @@ class Tier:
             self._refused += len(refused)
             for waiting, one in zip(taken, packed, strict=True):
                 if isinstance(one, SerializationError):
-                    self._explain(waiting.entry, one)
+                    self.reasons.note(waiting.entry, one)
         finally:
             # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
             self._outbox.written(done, refused=refused)
@@ -406,20 +417,6 @@ class Tier:
         if self._unswept >= _SWEPT_AFTER:
             self._unswept = 0
             await self._ask("sweep", lambda: self._store.sweep(_SWEPT_AT_ONCE))
-
-    def _explain(self, entry: Entry, error: SerializationError) -> None:
-        """Remember why an entry is in memory alone; each type of value is logged once."""
-        self._reasons[entry.key] = str(error)
-        if len(self._reasons) > _MOST_REASONS:
-            self._reasons.popitem(last=False)
-        kind = type(entry.value)
-        if kind not in self._said and len(self._said) < _MOST_REASONS:
-            self._said.add(kind)
-            log(logging.WARNING, "store.value_refused", cache=self._name, key=entry.key, reason=str(error))
-
-    def reason(self, key: str) -> str | None:
-        """Return why the value of `key` is in memory alone, None if nothing is known of that."""
-        return self._reasons.get(key)
 
     async def _follow(self) -> None:
         while True:
@@ -459,10 +456,7 @@ class Tier:
         """Open the store if it is not, and bring both sides up to date; reads come last."""
         if not self._opened:
             await self._ask("open", self._open)
-        while await self._journal_notices():
-            pass
-        while self._outbox.outdated:
-            await self._delete_outdated()
+        await self._withdraw()
         if not self._following:
             journal = await self._ask("journal", lambda: self._store.journal(0))
             late = "the store was not open before, and other caches may have invalidated meanwhile"
@@ -476,6 +470,13 @@ class Tier:
             pass
         self._breaker.restore()
         self._tell()
+
+    async def _withdraw(self) -> None:
+        """Take from the store what is not to be read any more."""
+        while await self._journal_notices():
+            pass
+        while self._outbox.outdated:
+            await self._delete_outdated()
 
     async def _open(self) -> None:
         if self._sealer is None:

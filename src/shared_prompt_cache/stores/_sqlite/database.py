@@ -102,6 +102,11 @@ class Database(ObedientConnection):
     def _is_given_up(self) -> bool:
         return self.stopped and not self._insists
 
+    def hurry(self) -> None:
+        """Break off the statement that runs, unless it is an invalidation: one that fails would take all rows along."""
+        if not self._insists:
+            super().hurry()
+
     # What follows is called in the thread.
 
     def read(self, query: Function[T]) -> T:
