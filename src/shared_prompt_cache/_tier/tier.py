@@ -35,6 +35,7 @@ from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
 from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import pack_all
+from shared_prompt_cache._tier.upkeep import Upkeep
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import SerializationError
 from shared_prompt_cache.events import FileChange, Invalidation
@@ -45,8 +46,6 @@ from shared_prompt_cache.stores._selection import select_scopes
 
 T = TypeVar("T")
 _ENDING: Final = 5.0  # seconds that a closing waits for what is queued
-_SWEPT_AFTER: Final = 64
-_SWEPT_AT_ONCE: Final = 256
 _MOST_REASONS: Final = 1000
 _MOST_CONTESTS: Final = 3
 
@@ -107,7 +106,7 @@ class Tier:
         )
         self._progress: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._unswept = 0
+        self._upkeep = Upkeep(store, self._ask)
 
     def follows(self, apply: Apply) -> None:
         """Let `apply` put in force what others have invalidated."""
@@ -130,6 +129,7 @@ class Tier:
         self._relative.settle(None)
         self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
         self._leases.clear(self._follower.origin)
+        self._upkeep.clear()
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
             await self._recover()
@@ -319,13 +319,13 @@ class Tier:
                     await asyncio.sleep(self._breaker.delay)
                     await self._recover()
                 await self._deliver()
+                await self._upkeep.rest(self._wake)
             except Away:
                 continue
             except Exception as error:  # noqa: BLE001 - who waits for what is queued must not wait for ever
                 # It was opened late, so there is nobody else to be told; or the store answered what no store answers.
                 self._breaker.trip(str(error) or type(error).__name__, error)
                 continue
-            await self._wake.wait()
             self._wake.clear()
 
     async def _deliver(self) -> None:
@@ -402,10 +402,7 @@ class Tier:
             # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
             self._outbox.written(done, refused=refused)
         self._written += len(done)
-        self._unswept += len(done)
-        if self._unswept >= _SWEPT_AFTER:
-            self._unswept = 0
-            await self._ask("sweep", lambda: self._store.sweep(_SWEPT_AT_ONCE))
+        await self._upkeep.wrote(len(done))
 
     def _explain(self, entry: Entry, error: SerializationError) -> None:
         """Remember why an entry is in memory alone; each type of value is logged once."""
