@@ -402,7 +402,7 @@ class SharedPromptCache:
         return await self._lookups.serve(call)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CachedPrompt]:
-        """Return the entries of those of `keys` that are there; the store is asked for 128 at once."""
+        """Return the entries of those of `keys` that are there; the store is asked for 32 at once."""
         if self._tier is not None and self._computations.enabled:
             self._enter()
             return await self._lookups.find_many(check_keys(keys), self._strict)

@@ -45,6 +45,9 @@ class Size:
     replaces: int
     idle_pairs: int
     idle_seconds: float
+    rows: int  # in a store
+    writes: int  # to a store at once
+    bulks: int  # of such writes, and openings
 
 
 FULL = Size(
@@ -64,6 +67,9 @@ FULL = Size(
     replaces=500,
     idle_pairs=8,
     idle_seconds=4.0,
+    rows=100_000,
+    writes=1000,
+    bulks=40,
 )
 QUICK = Size(
     name="quick",
@@ -82,6 +88,9 @@ QUICK = Size(
     replaces=150,
     idle_pairs=4,
     idle_seconds=2.0,
+    rows=100_000,
+    writes=1000,
+    bulks=20,
 )
 TINY = Size(
     name="tiny",
@@ -100,6 +109,9 @@ TINY = Size(
     replaces=6,
     idle_pairs=1,
     idle_seconds=0.2,
+    rows=400,
+    writes=60,
+    bulks=2,
 )
 
 

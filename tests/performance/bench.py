@@ -20,6 +20,7 @@ from _hits import hits, stampede
 from _holds import holds
 from _invalidation import invalidation
 from _measure import FULL, QUICK, Findings, Row, Size
+from _store import store
 from _watching import events, idle
 
 SECTIONS: dict[str, Callable[[Size], Findings]] = {
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Callable[[Size], Findings]] = {
     "idle": idle,
     "invalidation": invalidation,
     "holds": holds,
+    "store": store,
     "peers": peers,
 }
 _UNITS = {"x": "", "B": " B", "ms": " ms", "count": ""}

@@ -19,8 +19,9 @@ SECTIONS = {
     "idle": 1,
     "invalidation": 2,
     "holds": 6,
+    "store": 27,
 }
-"""How many figures each section has."""
+"""How many figures each section has, beside those of a peer that may not be installed."""
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_each_section_is_known(bench):
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_reports_its_figures(bench, measure, section):
     findings = bench.SECTIONS[section](measure.TINY)
-    assert len(findings.rows) == SECTIONS[section]
+    assert len([row for row in findings.rows if "diskcache" not in row.what]) == SECTIONS[section]
     assert len({row.what for row in findings.rows}) == len(findings.rows)
     assert all(row.low <= row.value <= row.high for row in findings.rows)
     assert any(row.target is not None for row in findings.rows)

@@ -178,5 +178,5 @@ async def test_a_batch_is_one_transaction(open_cache):
     other = await open_cache(store=store.connect())
     found = await other.get_many([f"key {number}" for number in range(300)] + ["old"])
     assert set(range(300)) - {entry.prompt for entry in found.values()} == {7}
-    # 128 at a time: what is found is judged and kept on the loop, where no call may stay.
-    assert (len(found), other._tier._store.calls["get_many"], other._tier._store.calls["get"]) == (299, 3, 0)
+    # 32 at a time: what is found is judged and kept on the loop, where no call may stay.
+    assert (len(found), other._tier._store.calls["get_many"], other._tier._store.calls["get"]) == (299, 10, 0)

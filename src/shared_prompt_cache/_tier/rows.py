@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._core.scopes import ScopeId
 from shared_prompt_cache._files.fingerprint import Dependency
 from shared_prompt_cache._files.places import Way
 from shared_prompt_cache._files.proof import refreshed
@@ -20,6 +22,7 @@ from shared_prompt_cache.stores._selection import name_of, names_of, scope_of
 
 _UNKNOWN: Final = Way((), ())
 """Where a path led is not kept: it is looked at anew with the proof."""
+_MOST_KNOWN: Final = 256  # sets of scopes: most entries are in one of a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +137,20 @@ def _pack(sealer: Sealer, relative: Relative, waiting: Waiting) -> Write | Seria
 
 
 def _names(entry: Entry) -> tuple[str, ...]:
-    ids = {scope.id for scope in entry.labels.scopes} | {scope.id for scope, _ in entry.pairs}
-    for scope_id in ids:
-        if scope_of(name_of(scope_id)) != scope_id:
-            raise SerializationError(
-                f"the {scope_id[0]} {scope_id[1:]!r} holds the character U+001F, which no store can look for; "
-                "use another name, or the value stays in memory alone"
-            )
+    ids = frozenset([scope.id for scope in (*entry.labels.scopes, *dict(entry.pairs))])
+    unspeakable = _unspeakable(ids)
+    if unspeakable is not None:
+        raise SerializationError(
+            f"the {unspeakable[0]} {unspeakable[1:]!r} holds the character U+001F, which no store can look for; "
+            "use another name, or the value stays in memory alone"
+        )
     return names_of(entry.key, ids, entry.consumed, entry.paths, unowned=entry.agent is None)
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _unspeakable(ids: frozenset[ScopeId]) -> ScopeId | None:
+    """Return one of the scopes whose name would be that of another, None if there is none."""
+    return next((scope_id for scope_id in ids if scope_of(name_of(scope_id)) != scope_id), None)
 
 
 def _stored(entry: Entry, relative: Relative) -> tuple[StoredDependency, ...]:

@@ -34,6 +34,7 @@ from shared_prompt_cache._tier.reader import Found, Reader
 from shared_prompt_cache._tier.reasons import Reasons
 from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache._tier.rows import pack_all
+from shared_prompt_cache._tier.upkeep import Upkeep
 from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.errors import SerializationError
 from shared_prompt_cache.events import FileChange, Invalidation
@@ -45,8 +46,6 @@ from shared_prompt_cache.stores._selection import select_scopes
 T = TypeVar("T")
 _ENDING: Final = 5.0  # seconds that a closing waits for what is queued
 _LAST_PAUSES: Final = (0.0, 0.05, 0.2)  # before each of the last tries, if that is not possible
-_SWEPT_AFTER: Final = 64
-_SWEPT_AT_ONCE: Final = 256
 _MOST_CONTESTS: Final = 3
 
 
@@ -71,7 +70,7 @@ class Tier:
         *,
         shares: bool,
     ) -> None:
-        self._written = self._refused = self._unswept = 0
+        self._written = self._refused = 0
         self._store = store
         self._shares = shares
         self._name = name
@@ -106,6 +105,7 @@ class Tier:
         )
         self._progress: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._upkeep = Upkeep(store, self._ask)
 
     def follows(self, apply: Apply) -> None:
         """Let `apply` put in force what others have invalidated."""
@@ -128,6 +128,7 @@ class Tier:
         self._relative.settle(None)
         self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
         self._leases.clear(self._follower.origin)
+        self._upkeep.clear()
         self._wake, self._news = asyncio.Event(), asyncio.Event()
         with suppress(Away):
             await self._recover()
@@ -330,13 +331,13 @@ class Tier:
                     await asyncio.sleep(self._breaker.delay)
                     await self._recover()
                 await self._deliver()
+                await self._upkeep.rest(self._wake)
             except Away:
                 continue
             except Exception as error:  # noqa: BLE001 - who waits for what is queued must not wait for ever
                 # It was opened late, so there is nobody else to be told; or the store answered what no store answers.
                 self._breaker.trip(str(error) or type(error).__name__, error)
                 continue
-            await self._wake.wait()
             self._wake.clear()
 
     async def _deliver(self) -> None:
@@ -413,10 +414,7 @@ class Tier:
             # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
             self._outbox.written(done, refused=refused)
         self._written += len(done)
-        self._unswept += len(done)
-        if self._unswept >= _SWEPT_AFTER:
-            self._unswept = 0
-            await self._ask("sweep", lambda: self._store.sweep(_SWEPT_AT_ONCE))
+        await self._upkeep.wrote(len(done))
 
     async def _follow(self) -> None:
         while True:

@@ -16,8 +16,8 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, SupportsFloat
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, SupportsFloat, TypeVar
 
 from shared_prompt_cache import CachedPrompt, SharedPromptCache
 from shared_prompt_cache import keys as cache_keys
@@ -38,11 +38,12 @@ except ImportError as error:
 
 __all__ = ["KeyValueStore"]
 
+T = TypeVar("T")
 _NAME: Final = "keyvalue"
 _ESCAPES: Final = str.maketrans({"%": "%25", "=": "%3D", "#": "%23"})
 _JSON: Final = json.JSONEncoder(separators=(",", ":"))
 _HEAD: Final = 200  # characters of a collection that a hashed key still shows
-_SLICE: Final = 128  # keys between two looks at what else the loop has to do
+_SLICE: Final = 64  # keys between two looks at what else the loop has to do
 
 
 class KeyValueStore(AsyncKeyValue, AsyncDestroyCollectionProtocol, AsyncDestroyStoreProtocol):
@@ -103,26 +104,18 @@ class KeyValueStore(AsyncKeyValue, AsyncDestroyCollectionProtocol, AsyncDestroyS
 
     async def get_many(self, keys: Sequence[str], *, collection: str | None = None) -> list[dict[str, Any] | None]:
         """Return what `get` does for each key, in the order of the keys."""
-        return [value for value, _ in await self.ttl_many(keys, collection=collection)]
+        return await self._find_many(keys, collection, _value, None)
 
     async def ttl(self, key: str, *, collection: str | None = None) -> tuple[dict[str, Any] | None, float | None]:
         """Return the value and the seconds it has left, None for ever; `(None, None)` if there is no value."""
         entry = await self._cache.get_prompt(self.cache_key(key, collection=collection))
-        return (None, None) if entry is None else (_value(entry), _seconds_left(entry))
+        return (None, None) if entry is None else _value_and_ttl(entry)
 
     async def ttl_many(
         self, keys: Sequence[str], *, collection: str | None = None
     ) -> list[tuple[dict[str, Any] | None, float | None]]:
         """Return what `ttl` does for each key, in the order of the keys."""
-        names = await self._names(keys, collection)
-        entries = await self._cache.get_many(names)
-        found: list[tuple[dict[str, Any] | None, float | None]] = []
-        for count, name in enumerate(names, 1):
-            entry = entries.get(name)
-            found.append((None, None) if entry is None else (_value(entry), _seconds_left(entry)))
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
-        return found
+        return await self._find_many(keys, collection, _value_and_ttl, (None, None))
 
     async def put(
         self, key: str, value: Mapping[str, Any], *, collection: str | None = None, ttl: SupportsFloat | None = None
@@ -195,6 +188,17 @@ class KeyValueStore(AsyncKeyValue, AsyncDestroyCollectionProtocol, AsyncDestroyS
         await self._cache.invalidate_tag(_NAME)
         return True
 
+    async def _find_many(
+        self, keys: Sequence[str], collection: str | None, tell: Callable[[CachedPrompt], T], absent: T
+    ) -> list[T]:
+        found: list[T] = []
+        for start in range(0, len(keys), _SLICE):
+            names = [self.cache_key(key, collection=collection) for key in keys[start : start + _SLICE]]
+            entries = await self._cache.get_many(names)
+            found += [absent if (entry := entries.get(name)) is None else tell(entry) for name in names]
+            await asyncio.sleep(0)
+        return found
+
     async def _names(self, keys: Sequence[str], collection: str | None) -> list[str]:
         names = []
         for count, key in enumerate(keys, 1):
@@ -239,6 +243,10 @@ def _value(entry: CachedPrompt) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DeserializationError(f"what is kept under {entry.key!r} is no mapping")
     return value
+
+
+def _value_and_ttl(entry: CachedPrompt) -> tuple[dict[str, Any] | None, float | None]:
+    return _value(entry), _seconds_left(entry)
 
 
 def _lifetime(ttl: SupportsFloat | None) -> float:

@@ -25,6 +25,7 @@ from shared_prompt_cache.stores._protocol import Stamp, StoredEntry
 
 VERSION: Final = 2
 """Of the format of heads and payloads; the first byte of each head."""
+_FIRST: Final = bytes((VERSION,))
 _PERSON: Final = b"prompt entry"
 _LENGTH: Final = 8
 
@@ -46,9 +47,11 @@ class Sealer:
     def seal(self, key: str, codec: str, payload: bytes, head: bytes) -> bytes:
         """Return the checksum of an entry."""
         checksum = self._keyed.copy()
-        for field in (key.encode(), codec.encode(), payload, head):
-            checksum.update(len(field).to_bytes(_LENGTH, "big"))  # or else two entries could share their bytes
-            checksum.update(field)
+        # Each behind its length, or else two entries could share their bytes. The small ones are joined, since a call
+        # costs as much as hashing them.
+        checksum.update(b"".join([_measured(key.encode()), _measured(codec.encode()), _length(payload)]))
+        checksum.update(payload)
+        checksum.update(_measured(head))
         return checksum.digest()
 
     def holds(self, entry: StoredEntry) -> bool:
@@ -58,6 +61,14 @@ class Sealer:
             return hmac.compare_digest(checksum, entry.checksum)
         except (AttributeError, TypeError, ValueError):  # a damaged store gives numbers and texts in place of bytes
             return False
+
+
+def _length(field: bytes) -> bytes:
+    return len(field).to_bytes(_LENGTH, "big")
+
+
+def _measured(field: bytes) -> bytes:
+    return _length(field) + field
 
 
 Status = tuple[int, int, int, int, int]
@@ -139,6 +150,7 @@ class Unpacked:
 
 
 _HEADS: Final = msgspec.msgpack.Decoder(Head)
+_NO_METADATA: Final = _values.write({}, name="metadata")
 
 
 def pack(
@@ -167,7 +179,7 @@ def pack(
     """
     encoded = _codec.encode(value)
     head = Head(
-        metadata=_values.write(dict(metadata), name="metadata"),
+        metadata=_values.write(dict(metadata), name="metadata") if metadata else _NO_METADATA,
         agent=agent,
         project=project,
         tags=tuple(sorted(tags)),
@@ -183,7 +195,7 @@ def pack(
     )
     key = str.__str__(key)
     try:
-        packed = bytes((VERSION,)) + msgspec.msgpack.encode(head, enc_hook=_bare)
+        packed = _FIRST + _encode_head(head)
         checksum = sealer.seal(key, encoded.codec, encoded.payload, packed)
     except (TypeError, UnicodeEncodeError, OverflowError) as error:
         raise SerializationError(
@@ -200,6 +212,9 @@ def _bare(label: object) -> str:
     raise TypeError(f"a label of type {type(label).__qualname__}")
 
 
+_encode_head: Final = msgspec.msgpack.Encoder(enc_hook=_bare).encode
+
+
 def unpack(sealer: Sealer, entry: StoredEntry) -> Unpacked:
     """Return what was packed. It may read the time zone database, and compute: call it in a worker thread.
 
@@ -209,7 +224,7 @@ def unpack(sealer: Sealer, entry: StoredEntry) -> Unpacked:
     if not sealer.holds(entry):
         raise Unreadable("its checksum does not hold: it was damaged, or written under another secret")
     head = entry.head
-    if head[:1] != bytes((VERSION,)):
+    if head[:1] != _FIRST:
         raise Unreadable(f"it has version {head[0] if head else 'none'} of the format, this is version {VERSION}")
     try:
         facts = _HEADS.decode(memoryview(head)[1:])

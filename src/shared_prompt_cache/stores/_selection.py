@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from shared_prompt_cache._core.scopes import ScopeId
 from shared_prompt_cache.keys import glob_matcher, literal_prefix
 
 SEPARATOR: Final = "\x1f"
+_MOST_KNOWN: Final = 256  # sets of scopes: most entries are in one of a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +101,18 @@ def names_of(
         paths: The files it was made from.
         unowned: Whether it has no agent.
     """
-    names = {name_of(scope) for scope in scopes}
-    names.add(name_of(("key", key)))
-    names.update(name_of(("key", name)) for name, _ in consumed)
-    names.update(name_of(("shape", _shape(name))) for name, bare in ((key, unowned), *consumed) if bare)
-    names.update(name_of(("file", path)) for path in paths)
+    names = set(_names_of_scopes(frozenset(scopes)))
+    for name, bare in ((key, unowned), *consumed):
+        names.add(f"key{SEPARATOR}{name}")
+        if bare:
+            names.add(f"shape{SEPARATOR}{_shape(name)}")
+    names.update([f"file{SEPARATOR}{path}" for path in paths])
     return tuple(sorted(names))
+
+
+@lru_cache(maxsize=_MOST_KNOWN)
+def _names_of_scopes(scopes: frozenset[ScopeId]) -> tuple[str, ...]:
+    return tuple([name_of(scope) for scope in scopes])
 
 
 def select_scopes(scopes: Iterable[ScopeId]) -> Selection:

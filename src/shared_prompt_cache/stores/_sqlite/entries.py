@@ -6,7 +6,7 @@
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Final
 
 from shared_prompt_cache.stores._protocol import StoredEntry, Write
@@ -15,10 +15,11 @@ from shared_prompt_cache.stores._sqlite import bulk
 from shared_prompt_cache.stores._sqlite.schema import DamagedError, at_one_moment, load_list, to_bytes, to_text
 
 _SEPARATOR: Final = "\x1f"
-_ALL: Final = b"all"
+_ALL_TEXT: Final = "all"
 _MOST: Final = 1 << 62
 """No number gets as high by counting."""
-_OWN: Final = to_bytes("key" + _SEPARATOR)
+_OWN_TEXT: Final = "key" + _SEPARATOR
+_OWN: Final = to_bytes(_OWN_TEXT)
 
 _READ: Final = "SELECT codec, payload, head, checksum FROM entries WHERE key = ?"
 _READ_MANY: Final = "SELECT key, codec, payload, head, checksum FROM entries WHERE key IN"
@@ -68,8 +69,8 @@ def put(raw: sqlite3.Connection, writes: Iterable[Write]) -> None:
     if not latest:
         return
     known = {key: (number, _ids(kept)) for key, number, kept in bulk.select(raw, _KNOWN, list(latest))}
-    all_names = {key: kept_names(key, write.names) for key, write in latest.items()}
-    numbers = _number_names(raw, {name for names in all_names.values() for name in names})
+    all_names = {key: kept_names(write.entry.key, write.names) for key, write in latest.items()}
+    numbers = _number_names(raw, set(chain.from_iterable(all_names.values())))
     ids, used = count(_highest(raw, "SELECT max(id) FROM entries") + 1), count(_last_use(raw) + 1)
     rows, lives, added, freed = [], [], [], []
     for key, write in latest.items():
@@ -86,21 +87,22 @@ def put(raw: sqlite3.Connection, writes: Iterable[Write]) -> None:
     _free(raw, freed)
 
 
-def kept_names(key: bytes, names: Iterable[str]) -> set[bytes]:
+def kept_names(key: str, names: Iterable[str]) -> list[str]:
     """Return those of the names of an entry that are written down."""
-    kept = {to_bytes(name) for name in names}
-    kept.discard(_OWN + key)
-    kept.discard(_ALL)
-    return kept
+    # As they come: most are those of other entries, too, and need not be encoded each time.
+    own = _OWN_TEXT + key
+    return [name for name in names if name not in (own, _ALL_TEXT)]
 
 
-def _number_names(raw: sqlite3.Connection, names: Collection[bytes]) -> dict[bytes, int]:
+def _number_names(raw: sqlite3.Connection, names: Collection[str]) -> dict[str, int]:
     """Return the numbers of names; new ones are written down."""
-    numbers: dict[bytes, int] = dict(bulk.select(raw, "SELECT name, id FROM names WHERE name IN", list(names)))
+    kept = {to_bytes(name): name for name in names}
+    rows = bulk.select(raw, "SELECT name, id FROM names WHERE name IN", list(kept))
+    numbers = {kept[name]: number for name, number in rows}
     ids = count(_highest(raw, "SELECT max(id) FROM names") + 1)
-    new = {name: next(ids) for name in names if name not in numbers}
+    new = {bare: next(ids) for bare, name in kept.items() if name not in numbers}
     bulk.insert(raw, "INSERT INTO names (name, id) VALUES", list(new.items()))
-    return numbers | new
+    return numbers | {kept[bare]: number for bare, number in new.items()}
 
 
 def use(raw: sqlite3.Connection, keys: Iterable[str]) -> None:
@@ -146,7 +148,7 @@ def _free(raw: sqlite3.Connection, freed: Collection[tuple[int, int]]) -> None:
 
 def remove_selected(raw: sqlite3.Connection, selection: Selection) -> None:
     """Remove what a selection holds."""
-    if to_text(_ALL) in selection.names:
+    if _ALL_TEXT in selection.names:
         for table in ("named", "names", "life", "entries"):
             raw.execute(f"DELETE FROM {table}")  # noqa: S608 - one of four constants
         return
@@ -185,7 +187,7 @@ def _names_of(raw: sqlite3.Connection, number: int) -> list[str]:
     found = raw.execute("SELECT key, names FROM entries JOIN life ON entry = id WHERE id = ?", (number,)).fetchone()
     if found is None:
         raise DamagedError("an entry has no life")
-    names = [to_text(_ALL), to_text(_OWN + found[0])]
+    names = [_ALL_TEXT, to_text(_OWN + found[0])]
     for name in _ids(found[1]):
         names += [to_text(kept) for kept in _column(raw, "SELECT name FROM names WHERE id = ?", (name,))]
     return names

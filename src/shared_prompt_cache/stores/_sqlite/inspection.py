@@ -49,7 +49,7 @@ class Row:
 
     def is_found_by(self, names: tuple[str, ...]) -> bool:
         """Return whether invalidations find it by exactly these names."""
-        return self.names == entries.kept_names(to_bytes(self.entry.key), names)
+        return self.names == {to_bytes(name) for name in entries.kept_names(self.entry.key, names)}
 
 
 class Inspection:
