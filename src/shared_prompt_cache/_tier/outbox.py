@@ -214,7 +214,8 @@ class Outbox:
         """Forget what a change has raised: another cache has told of it."""
         numbers = set(change.numbers)
         self.notices = deque([notice for notice in self.notices if notice.number not in numbers])
-        self.changes.remove(change)
+        if change in self.changes:  # or one of everything stands for it
+            self.changes.remove(change)
 
     def lift(self, sequence: int, number: int) -> None:
         """Note that an entry of the journal was in force here when entries were kept that wait now.

@@ -31,14 +31,11 @@ from shared_prompt_cache._tier.journal import EVERYTHING, kept, written
 from shared_prompt_cache._tier.leases import Claim, Leases
 from shared_prompt_cache._tier.outbox import MOST_NOTICES, MOST_OUTDATED, Outbox
 from shared_prompt_cache._tier.reader import Found, Reader
-from shared_prompt_cache._tier.reasons import Reasons
 from shared_prompt_cache._tier.relative import Relative
-from shared_prompt_cache._tier.rows import pack_all
-from shared_prompt_cache._tier.upkeep import Upkeep
+from shared_prompt_cache._tier.writer import Writer
 from shared_prompt_cache.clock import Clock
-from shared_prompt_cache.errors import SerializationError
 from shared_prompt_cache.events import FileChange, Invalidation
-from shared_prompt_cache.stores import Notice, Selection, Stamp, Store, Write
+from shared_prompt_cache.stores import Notice, Selection, Stamp, Store
 from shared_prompt_cache.stores._seal import Sealer
 from shared_prompt_cache.stores._secret import load_secret
 from shared_prompt_cache.stores._selection import select_scopes
@@ -46,7 +43,6 @@ from shared_prompt_cache.stores._selection import select_scopes
 T = TypeVar("T")
 _ENDING: Final = 5.0  # seconds that a closing waits for what is queued
 _LAST_PAUSES: Final = (0.0, 0.05, 0.2)  # before each of the last tries, if that is not possible
-_MOST_CONTESTS: Final = 3
 
 
 class Tier:
@@ -70,7 +66,6 @@ class Tier:
         *,
         shares: bool,
     ) -> None:
-        self._written = self._refused = 0
         self._store = store
         self._shares = shares
         self._name = name
@@ -80,16 +75,17 @@ class Tier:
         self._outbox = Outbox()
         self._follower = Follower(store, self._ask, self._relative, self._outbox)
         self._leases = Leases(store, partial(self._ask, reading=True), scopes, self._relative)
-        self.reasons = Reasons(name)
         self._breaker = Breaker(name, clock.wall, self._broken)
-        self._sealer: Sealer | None = None  # there is one once the store has been open
         self._opened = False
         self._following = False  # whether the journal has been read, so that what others add is known
-        self._files: StoredFiles | None = None
         self._reads = False  # whether rows may be read: only once the watched files have been compared
         self._number = 0  # the last invalidation that began here
         self._missed = False  # something was kept before the store was open, so before the journal was followed
-        self._wake, self._news = asyncio.Event(), asyncio.Event()
+        self._news = asyncio.Event()
+        self._writer = Writer(
+            store, name, self._outbox, self._follower, self._relative, self._ask, proofs.in_thread, self._changed
+        )
+        self.reasons = self._writer.reasons
         self._reader = Reader(
             store,
             name,
@@ -103,9 +99,7 @@ class Tier:
             partial(self._ask, reading=True),
             self._unreadable,
         )
-        self._progress: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._upkeep = Upkeep(store, self._ask)
 
     def follows(self, apply: Apply) -> None:
         """Let `apply` put in force what others have invalidated."""
@@ -121,32 +115,34 @@ class Tier:
             StoreError: If somebody has to change something in the place of the store first.
         """
         self._outbox.clear()
-        self.reasons.clear()
+        self._writer.clear()
         self._number = 0
         self._missed = self._following = self._reads = False
-        self._files = None
         self._relative.settle(None)
         self._follower.clear(f"{self._name}:{secrets.token_hex(8)}")  # what an earlier life wrote is that of another
         self._leases.clear(self._follower.origin)
-        self._upkeep.clear()
-        self._wake, self._news = asyncio.Event(), asyncio.Event()
+        self._news = asyncio.Event()
         with suppress(Away):
             await self._recover()
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(work(), name=f"shared-prompt-cache store {name}")
-            for name, work in (("writer", self._work), ("follower", self._follow), ("leases", self._lend))
+            loop.create_task(work, name=f"shared-prompt-cache store {name}")
+            for name, work in (
+                ("writer", self._work()),
+                ("follower", self._attend(self._news, self._follower.catch_up)),
+                ("leases", self._attend(self._leases.due, self._leases.deliver)),
+            )
         ]
 
     async def follow(self, watch: Watch) -> None:
         """Compare the files of `watch`, which has been started, with what the store knows of them; then allow reads."""
-        self._files = StoredFiles(
-            watch, self._store, self._relative, self._outbox, self._ask, self._wake.set, self._proofs.in_thread
+        self._writer.files = StoredFiles(
+            watch, self._store, self._relative, self._outbox, self._ask, self._writer.wake.set, self._proofs.in_thread
         )
-        self._follower.known = self._files.known
+        self._follower.known = self._writer.files.known
         with suppress(Away):
             if self._ready:  # or it is done when the store recovers
-                await self._files.compare()
+                await self._writer.files.compare()
         self._reads = True
 
     async def aclose(self) -> None:
@@ -160,7 +156,7 @@ class Tier:
         await self._end_tasks()
         self._leases.clear("")
         self._breaker.reason = "it is closed"
-        self._tell()
+        self._writer.tell()
         if self._opened:
             self._opened = False
             with suppress(Away):
@@ -180,7 +176,7 @@ class Tier:
                 return
             await asyncio.sleep(pause)
             with suppress(Away):
-                await self._withdraw()
+                await self._writer.withdraw()
 
     @property
     def _ready(self) -> bool:
@@ -227,7 +223,7 @@ class Tier:
                 async with asyncio.timeout(self._breaker.reading):
                     await self.durable()
                     while self._ready and outbox.knows(flight.key):
-                        await self._next_step()
+                        await self._writer.step()
             except TimeoutError:
                 return True
         if not (self._ready and self._reads) or flight.detached is not None:
@@ -235,7 +231,7 @@ class Tier:
         return await self._leases.claim(flight)
 
     def _unreadable(self, key: str) -> None:
-        self._wake.set()  # the row is to be deleted
+        self._writer.wake.set()  # the row is to be deleted
         self.corrupt(key)
 
     # What is to be written.
@@ -251,11 +247,11 @@ class Tier:
             self.outdate(entry.key)
             if claim is not None:
                 claim.end()
-        self._wake.set()
+        self._writer.wake.set()
 
     def outdate(self, key: str) -> None:
         """Note that the cache has had a newer value of `key`, which is not written."""
-        self._wake.set()
+        self._writer.wake.set()
         self._outbox.outdate(key)
         if len(self._outbox.outdated) > MOST_OUTDATED:
             # More rows than are counted one by one: all of them go.
@@ -278,7 +274,7 @@ class Tier:
             body = written(told, again=journalled is not None)
             notice = kept(Notice(self._follower.origin, self._number, selection, body), self._relative)
             self._outbox.add(notice, by_change=isinstance(told.cause, FileChange))
-        self._wake.set()
+        self._writer.wake.set()
 
     def _everything(self, number: int) -> None:
         """Let one invalidation of everything stand for all that wait."""
@@ -296,31 +292,19 @@ class Tier:
         number = self._number
         # Cancelled here, the invalidation is in force and goes its way.
         while self._ready and self._outbox.notices and self._outbox.notices[0].number <= number:
-            await self._next_step()
+            await self._writer.step()
 
     async def flush(self) -> None:
         """Return when what was queued before is in the store, or given up."""
         number, serial = self._number, self._outbox.serial
-        records = None if self._files is None else self._files.pending
+        records = None if self._writer.files is None else self._writer.files.pending
         while self._ready and not (
             self._outbox.is_past(serial)
             and not self._leases
             and (not self._outbox.notices or self._outbox.notices[0].number > number)
-            and (self._files is None or records is None or self._files.pending is not records)
+            and (self._writer.files is None or records is None or self._writer.files.pending is not records)
         ):
-            await self._next_step()
-
-    async def _next_step(self) -> None:
-        step = asyncio.get_running_loop().create_future()
-        self._progress.append(step)
-        await step
-
-    def _tell(self) -> None:
-        """Let those look who wait for something to be written."""
-        steps, self._progress = self._progress, []
-        for step in steps:
-            if not step.done():
-                step.set_result(None)
+            await self._writer.step()
 
     # The writer.
 
@@ -330,116 +314,25 @@ class Tier:
                 if not self._ready:
                     await asyncio.sleep(self._breaker.delay)
                     await self._recover()
-                await self._deliver()
-                await self._upkeep.rest(self._wake)
+                await self._writer.deliver(lambda: self._ready)
             except Away:
                 continue
             except Exception as error:  # noqa: BLE001 - who waits for what is queued must not wait for ever
                 # It was opened late, so there is nobody else to be told; or the store answered what no store answers.
                 self._breaker.trip(str(error) or type(error).__name__, error)
-                continue
-            self._wake.clear()
 
-    async def _deliver(self) -> None:
-        """Hand what waits to the store until nothing does."""
-        while await self._deliver_next():
-            self._tell()
-
-    async def _deliver_next(self) -> bool:
-        outbox, files = self._outbox, self._files
-        unrecorded = files is not None and files.pending is not None
-        if (outbox or unrecorded) and not self._ready:
-            raise Away  # a read has met trouble
-        if outbox.notices:
-            return await self._journal_notices()
-        if outbox.outdated:
-            await self._delete_outdated()
-        elif files is not None and unrecorded:
-            await files.save()
-        elif outbox:
-            await self._put()
-        else:
-            return False
-        return True
-
-    async def _journal_notices(self) -> bool:
-        """Enter what is next in the journal; return whether there was anything."""
-        change, notices = self._outbox.take_notices()
-        if not notices:
-            return False  # what changes is not told before all of it is in force here
-        sequences = None
-        if change is not None and self._files is not None:
-            for _ in range(_MOST_CONTESTS):
-                if self._files.told(change):
-                    self._outbox.told(change)
-                    return True
-                sequences = await self._files.journal(change, notices)
-                if sequences is not None:
-                    break
-                await self._follower.catch_up()
-        if sequences is None:
-            sequences = await self._ask("invalidate", lambda: self._store.invalidate(notices))
-        # No await from here on: nobody reads a row that one of them took before they are remembered.
-        if not self._follower.journalled(notices, sequences):
-            self._news.set()  # others were faster
-        self._outbox.durable(notices[-1].number)
-        return True
-
-    async def _delete_outdated(self) -> None:
-        outdated = self._outbox.take_outdated()
-        keys = [key for key, checksum in outdated.items() if checksum is None]
-        bad = {key: checksum for key, checksum in outdated.items() if checksum is not None}
-        if keys:
-            await self._ask("delete", lambda: self._store.delete(keys))
-        if bad:
-            await self._ask("delete", lambda: self._store.delete(list(bad), checksums=bad))
-        self._outbox.deleted(outdated)
-
-    async def _put(self) -> None:
-        taken = self._outbox.take_writes()
-        done: list[str] = []
-        refused: list[str] = []
-        assert self._sealer is not None  # noqa: S101 - it is ready, so it has been open
-        try:
-            packed = await self._proofs.in_thread(pack_all, self._sealer, self._relative, taken)
-            writes = [one for one in packed if isinstance(one, Write)]
-            put = await self._ask("put_many", lambda: self._store.put_many(writes)) if writes else []
-            for write, stands in zip(writes, put, strict=True):
-                (done if stands else refused).append(write.entry.key)
-            self._refused += len(refused)
-            for waiting, one in zip(taken, packed, strict=True):
-                if isinstance(one, SerializationError):
-                    self.reasons.note(waiting.entry, one)
-        finally:
-            # Failed or cancelled: it may have been put or not, so what the store has of these keys is not to be read.
-            self._outbox.written(done, refused=refused)
-        self._written += len(done)
-        await self._upkeep.wrote(len(done))
-
-    async def _follow(self) -> None:
+    async def _attend(self, due: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._ready and self._following:
-                try:
-                    await self._follower.catch_up()
-                except Away:
-                    continue  # recovery reads the journal anyway
-                except Exception as error:  # noqa: BLE001 - as above
-                    self._breaker.trip(str(error) or type(error).__name__, error)
-
-    async def _lend(self) -> None:
-        while True:
-            await self._leases.due.wait()
-            self._leases.due.clear()
+            await due.wait()
+            due.clear()
             if self._ready:
                 try:
-                    await self._leases.deliver()
+                    await work()
                 except Away:
-                    continue  # those who waited have been answered; the rest is tried again with the next tick
+                    continue  # recovery reads the journal anyway, and who waits for a lease has been answered
                 except Exception as error:  # noqa: BLE001 - as above
                     self._breaker.trip(str(error) or type(error).__name__, error)
-                self._tell()
+                self._writer.tell()
 
     # Trouble.
 
@@ -447,14 +340,14 @@ class Tier:
         """Go on without the store."""
         self._outbox.drop()
         self._leases.let_all_compute()
-        self._wake.set()
-        self._tell()
+        self._writer.wake.set()
+        self._writer.tell()
 
     async def _recover(self) -> None:
         """Open the store if it is not, and bring both sides up to date; reads come last."""
         if not self._opened:
             await self._ask("open", self._open)
-        await self._withdraw()
+        await self._writer.withdraw()
         if not self._following:
             journal = await self._ask("journal", lambda: self._store.journal(0))
             late = "the store was not open before, and other caches may have invalidated meanwhile"
@@ -462,23 +355,15 @@ class Tier:
             self._missed, self._following = False, True
         else:
             await self._follower.catch_up()
-        if self._files is not None and not self._files.compared:
-            await self._files.compare()
-        while await self._journal_notices():
+        if self._writer.files is not None and not self._writer.files.compared:
+            await self._writer.files.compare()
+        while await self._writer.journal_notices():
             pass
         self._breaker.restore()
-        self._tell()
-
-    async def _withdraw(self) -> None:
-        """Take from the store what is not to be read any more."""
-        while await self._journal_notices():
-            pass
-        while self._outbox.outdated:
-            await self._delete_outdated()
+        self._writer.tell()
 
     async def _open(self) -> None:
-        if self._sealer is None:
-            self._sealer = self._reader.sealer = Sealer(await self._proofs.in_thread(load_secret))
+        self._reader.sealer = self._writer.sealer = Sealer(await self._proofs.in_thread(load_secret))
         await self._store.open(self._clock, self._changed)
         # No await from here on: what has waited for this is not sent as it is.
         self._opened = True
@@ -504,8 +389,8 @@ class Tier:
         return {
             "hits": self._reader.hits,
             "misses": self._reader.misses,
-            "written": self._written,
-            "refused": self._refused,
+            "written": self._writer.written,
+            "refused": self._writer.refused,
             "dropped": self._outbox.dropped,
             "corrupt": self._reader.corrupt,
             "queued": len(self._outbox),
