@@ -80,7 +80,7 @@ class SharedPromptCache:
         ttl_seconds: The default time to live, in seconds or as a timedelta; `math.inf` for never.
         max_memory_mb: The most memory that entries may take, in MiB, with keys, metadata and bookkeeping.
         eviction_policy: Which entry goes when there is no room: `"lru"`, the least recently used.
-        store: A second tier that keeps entries beyond the life of the process, such as `stores.SQLiteStore`.
+        store: A second tier, such as `stores.SQLiteStore`: entries outlive the process, and processes share them.
         single_flight: `"store"`: of all caches that share the store one computes a key. `"process"`: one in each.
         watch: Rules that turn changes of files into invalidations, usually from `presets`.
         freshness: `"strict"`: a value made from files is proved by them at each read. `"events"`: it is trusted until

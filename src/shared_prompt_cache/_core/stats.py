@@ -32,7 +32,10 @@ class CacheStats(Mapping[str, Any]):
         dropped_values: Values not kept, because an invalidation or a change of a file overtook them, or for want of
             room.
         invalidations: Invalidations by scope.
-        store: Figures of the store, empty without one.
+        store: Figures of the store, empty without one: `hits` and `misses` of keys that memory did not have; rows that
+            were `written`; values not written because an invalidation overtook them (`refused`), or for want of room
+            or of a store (`dropped`); rows that could not be read (`corrupt`); and what waits to be written now:
+            values (`queued`), and invalidations that others do not know yet (`pending_invalidations`).
         watcher: Figures of the watcher, empty without one.
     """
 

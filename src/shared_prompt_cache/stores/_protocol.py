@@ -99,6 +99,10 @@ class JournalEntry:
 
     Attributes:
         sequence: Its place in the journal; rises by one.
+        origin: As in its notice; so are the next three.
+        number: Its number there.
+        selection: What it took.
+        body: What the caches that read it are told.
     """
 
     sequence: int
@@ -180,8 +184,9 @@ class StoreStats:
         entries: How many there are.
         payload_bytes: What their payloads and heads take.
         file_bytes: What the store takes on disk; 0 where that means nothing.
-        evictions: How many this process removed for want of room.
-        corrupt: How often this process found the store, or a part of it, damaged.
+        evictions: How many entries this process removed for want of room.
+        corrupt: How often this process found the store itself damaged; rows that cannot be read are counted by the
+            cache, which alone can tell.
         journal: How many invalidations are remembered.
     """
 

@@ -40,14 +40,17 @@ class SQLiteStore:
     cache = SharedPromptCache(store=SQLiteStore(".cache/prompts"))
     ```
 
-    A cancelled call is carried out in full, or not at all if it had not begun. A damaged database is set aside as
-    `store.db.corrupt-<time>` and an empty one begun; one that was deleted is begun anew. `journal` then says that it
-    is not complete, and what was computed before is not put.
+    One belongs to one cache; each process makes its own over the same folder. They run as one user, on one host.
+
+    A cancelled call is carried out in full, or not at all if it had not begun. A damaged database, or one of another
+    version, is set aside as `store.db.corrupt-<time>` and an empty one begun; one that was deleted is begun anew.
+    `journal` then says that it is not complete, and what was computed before is not put.
 
     Args:
         path: The folder that the database is in. It is made if need be, for its owner alone; a link, a folder of
-            somebody else, or one that others may write to is refused.
-        max_size_mb: How much payloads and heads may take once `sweep` has returned; None: any amount.
+            somebody else, or one that others may write to is refused. Folders above it are not looked at.
+        max_size_mb: How much payloads and heads may take, in MiB; None: any amount. A cache has what is beyond it
+            removed in small steps, behind its writes.
         root: A folder above it; paths at or below this are kept relative to it, so the store stays good if this is
             moved or copied as a whole. None: the parent of the last hidden folder on the path of the store (the
             project, for `project/.cache/prompts`), or else the folder that the store lies in. It is recorded when the
