@@ -2,7 +2,9 @@
 
 Seen to fail on planted bugs: files that are always found unchanged, a soft invalidation that removes, a computation
 that stays in its place when it is invalidated, agents compared as they are spelled, a preset with a file less, another
-default, a field, an option or an event more; and on pages with a wrong link, anchor, command, name or line of output.
+default, a field, an option or an event more; a seal that is not checked, contents that are always equal, watched files
+that are not compared at the start, a deleted store that nobody misses, a folder that others may write to, a link in the
+place of the database; and on pages with a wrong link, anchor, command, name or line of output.
 """
 
 import os
