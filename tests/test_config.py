@@ -62,13 +62,14 @@ cache:
     max_size: 5
     max_memory_mb: 0.5
     default_ttl: .inf
-    persistence: {enabled: yes, path: /var/cache/prompts}
+    persistence: {enabled: yes, path: /var/cache/prompts, max_size_mb: 50}
     watch:
       - root: project
         presets: [claude-mpm, agents_md, claude_mpm]
         project: shop
       - {root: /srv/other, preset: cursor}
       - .
+    single_flight: process
     freshness: events
     watcher: polling
     name: second
@@ -79,12 +80,13 @@ cache:
         max_size=5,
         max_memory_mb=0.5,
         default_ttl=math.inf,
-        persistence=PersistenceConfig(enabled=True, path="/var/cache/prompts"),
+        persistence=PersistenceConfig(enabled=True, path="/var/cache/prompts", max_size_mb=50),
         watch=(
             WatchConfig(root=str(tmp_path / "project"), presets=("claude_mpm", "agents_md"), project="shop"),
             WatchConfig(root="/srv/other", presets=("cursor",)),
             WatchConfig(root=str(tmp_path)),
         ),
+        single_flight="process",
         freshness="events",
         watcher="polling",
         name="second",
@@ -154,6 +156,8 @@ def test_the_constructor_checks_as_a_file_does():
         ({"eviction_policy": 3}, ConfigTypeError, "eviction_policy", "one of lru"),
         ({"persistence": True}, ConfigTypeError, "persistence", "a mapping with the fields enabled, path"),
         ({"persistence": {"pth": "x"}}, ConfigError, "persistence.pth", "did you mean path?"),
+        ({"persistence": {"max_size_mb": 0}}, ConfigError, "persistence.max_size_mb", "a number of megabytes above 0"),
+        ({"single_flight": "stores"}, ConfigError, "single_flight", "did you mean store?"),
         ({"persistence": {"path": ""}}, ConfigError, "persistence.path", "the path of a folder"),
         ({"persistence": {"path": "a\0b"}}, ConfigError, "persistence.path", "the path of a folder"),
         ({"persistence": {"path": 5}}, ConfigTypeError, "persistence.path", "the path of a folder"),

@@ -218,7 +218,7 @@ class SharedPromptCache:
         if config.persistence.enabled:
             from shared_prompt_cache.stores import SQLiteStore  # noqa: PLC0415 - loaded when used
 
-            store = SQLiteStore(config.persistence.path)
+            store = SQLiteStore(config.persistence.path, max_size_mb=config.persistence.max_size_mb)
         cache = cls(
             config.max_size,
             config.default_ttl,

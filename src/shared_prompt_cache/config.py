@@ -11,6 +11,7 @@ cache:
     persistence:
       enabled: false
       path: ".cache/prompts"     # relative to the working folder
+      max_size_mb: 500           # of 1,048,576 bytes; default: any amount
     watch:
       - root: "."                # relative to the folder of this file
         presets: [claude_mpm, agents_md]
@@ -58,10 +59,12 @@ class PersistenceConfig:
     Attributes:
         enabled: Whether there is a store.
         path: Its folder; a relative one is relative to the working folder of the process.
+        max_size_mb: How many megabytes (of 1,048,576 bytes) it may hold; None: any amount.
     """
 
     enabled: bool = False
     path: str = ".cache/prompts"
+    max_size_mb: float | None = None
 
     def __post_init__(self) -> None:
         _check(self, _PERSISTENCE)
@@ -184,6 +187,10 @@ def _megabytes(value: object, field: str) -> float:
     return _number(value, field, "a number of megabytes above 0", infinite=False)
 
 
+def _optional_megabytes(value: object, field: str) -> float | None:
+    return None if value is None else _megabytes(value, field)
+
+
 def _ttl(value: object, field: str) -> float:
     span = value.total_seconds() if isinstance(value, timedelta) else value
     return _number(span, field, "a number of seconds above 0, or .inf for entries that never expire", infinite=True)
@@ -268,7 +275,7 @@ def _watch_one(value: object, field: str) -> WatchConfig:
     return WatchConfig(**read)
 
 
-_PERSISTENCE: Final[Mapping[str, _Reader]] = {"enabled": _flag, "path": _path}
+_PERSISTENCE: Final[Mapping[str, _Reader]] = {"enabled": _flag, "path": _path, "max_size_mb": _optional_megabytes}
 _WATCH: Final[Mapping[str, _Reader]] = {"root": _path, "presets": _presets, "project": _optional_text}
 _CACHE: Final[Mapping[str, _Reader]] = {
     "enabled": _flag,

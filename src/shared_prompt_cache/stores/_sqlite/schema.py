@@ -142,7 +142,7 @@ def _set_journal_mode(raw: sqlite3.Connection, *, wal: bool) -> bool:
 
 
 def _layout(raw: sqlite3.Connection) -> set[tuple[object, ...]]:
-    return set(raw.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"))
+    return set(raw.execute("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
 
 
 @cache
