@@ -15,8 +15,8 @@ from shared_prompt_cache.errors import ConfigError, ConfigTypeError
 class Clock(Protocol):
     """Where a cache takes its time from.
 
-    Both are called without arguments and return seconds. `monotonic` never goes back; `wall` is the time since
-    the epoch and may be set by anybody at any time.
+    Both are called without arguments, in any thread, and return seconds. `monotonic` never goes back; `wall` is the
+    time since the epoch and may be set by anybody at any time.
     """
 
     def monotonic(self) -> float:

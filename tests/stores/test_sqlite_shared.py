@@ -1,9 +1,9 @@
 """Several stores on one database, in one process and in many: each sees what the others do, and is told of it.
 
-Seen to fail on planted bugs: a look that believes a status too young to be
-believed, or one of a commit that the disk does not have; own commits that are told; a
-commit of another that is found by the next transaction of one's own and told to nobody; a lease from before a reboot
-that never ends; a lease that two get; a journal that is trimmed to its last entry but one.
+Seen to fail on planted bugs: a look that believes a status too young to be believed, or one of a commit that the disk
+does not have; own commits that are told; a commit of another that is found by the next transaction of one's own and
+told to nobody; a lease from before a reboot that never ends; a lease that two get; one that begins before it is given;
+a journal that is trimmed to its last entry but one.
 """
 
 import asyncio
@@ -177,6 +177,25 @@ async def test_a_lease_from_before_a_reboot_is_over(tmp_path):
     assert await after.renew([lease], 10) == [False]
     assert isinstance((await after.acquire([ASKED], "after", 10))[0], Lease)
     await after.aclose()
+
+
+async def test_a_lease_begins_when_it_is_given_however_long_that_was_waited_for(tmp_path):
+    """By a time from before the waiting, one that was given to another meanwhile would seem to come from the future."""
+    clock = ManualClock()
+    store, other = [await opened(tmp_path / "store", clock=clock) for _ in range(2)]
+    held = await holding_the_lock(other)
+    asking = asyncio.create_task(store.acquire([ASKED], "one", 10))
+    await wait_until(lambda: store._doors.writer.lock.waiting)
+    clock.advance(8)
+    held.set()
+    (lease,) = await asking
+    for _ in range(2):
+        clock.advance(8)
+        assert await other.acquire([ASKED], "two", 10) == ["held"]
+        assert await store.renew([lease], 10) == [True]
+    assert await store.put_many([write("key", lease=lease)]) == [True]
+    await store.aclose()
+    await other.aclose()
 
 
 async def test_processes_that_write_and_invalidate_at_once_agree(tmp_path):

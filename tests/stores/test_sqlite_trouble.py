@@ -495,7 +495,7 @@ async def test_arguments_that_no_database_can_keep_say_nothing_against_it(store)
     with pytest.raises(StoreError):
         await store.put_many([write("nan", expires_at=float("nan"))])
     with pytest.raises(StoreError):
-        await store.acquire([LeaseRequest("key", ("all",))], "me", "no time")
+        await store.acquire([LeaseRequest("another", ("all",))], "me", float("nan"))
     with pytest.raises(StoreError):
         await store.journal("no number") and await store.journal(1 << 70)
     assert await store.get("key") == entry("key")

@@ -1,7 +1,8 @@
 """Leases. In a thread, in a transaction.
 
-Times are those of the monotonic clock, which is one for all processes of a host and begins anew when it is booted: an
-end that is further away than the lease was ever long is one from before that.
+Times are those of the monotonic clock, which is one for all processes of a host and begins anew when it is booted: a
+lease that begins later than now is one from before that. So the clock is read inside the transaction: by a time read
+before, a lease that another process was given meanwhile would be one of those.
 """
 
 import json
@@ -9,23 +10,22 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
+from shared_prompt_cache.clock import Clock
 from shared_prompt_cache.stores._protocol import Denial, Lease, LeaseRequest
 from shared_prompt_cache.stores._selection import Selection
 from shared_prompt_cache.stores._sqlite.schema import load_texts, to_bytes
 
 _CHECKSUM: Final = "SELECT checksum FROM entries WHERE key = :key"
-_OF_ANOTHER: Final = (
-    "SELECT 1 FROM leases WHERE key = :key AND holder != :holder AND until > :now AND until - :now <= ttl"
-)
-_HELD: Final = """
-SELECT 1 FROM leases WHERE fence = :fence AND key = :key AND holder = :holder AND until > :now AND until - :now <= ttl
-"""
+_STANDS: Final = "since <= :now AND :now < since + ttl"
+_OF_ANOTHER: Final = f"SELECT 1 FROM leases WHERE key = :key AND holder != :holder AND {_STANDS}"  # noqa: S608 - constants
+_HELD: Final = f"SELECT 1 FROM leases WHERE fence = :fence AND key = :key AND holder = :holder AND {_STANDS}"  # noqa: S608
 
 
 def acquire(
-    raw: sqlite3.Connection, requests: Sequence[LeaseRequest], holder: str, ttl: float, now: float
+    raw: sqlite3.Connection, requests: Sequence[LeaseRequest], holder: str, ttl: float, clock: Clock
 ) -> list[Lease | Denial]:
     """Give out the leases of keys that no other has; their holder gets new ones."""
+    now = clock.monotonic()
     return [_acquire(raw, request, holder, ttl, now) for request in requests]
 
 
@@ -34,7 +34,6 @@ def _acquire(raw: sqlite3.Connection, request: LeaseRequest, holder: str, ttl: f
         "key": to_bytes(request.key),
         "holder": to_bytes(holder),
         "now": now,
-        "until": now + ttl,
         "ttl": ttl,
         "names": json.dumps(list(request.names)),
     }
@@ -44,16 +43,17 @@ def _acquire(raw: sqlite3.Connection, request: LeaseRequest, holder: str, ttl: f
         return "held"
     raw.execute("DELETE FROM leases WHERE key = :key", row)
     cursor = raw.execute(
-        "INSERT INTO leases (key, holder, until, ttl, names) VALUES (:key, :holder, :until, :ttl, :names)", row
+        "INSERT INTO leases (key, holder, since, ttl, names) VALUES (:key, :holder, :now, :ttl, :names)", row
     )
     return Lease(request.key, holder, int(cursor.lastrowid or 0))
 
 
-def renew(raw: sqlite3.Connection, leases: Sequence[Lease], ttl: float, now: float) -> list[bool]:
+def renew(raw: sqlite3.Connection, leases: Sequence[Lease], ttl: float, clock: Clock) -> list[bool]:
     """Hold leases for longer, those that are held."""
+    now = clock.monotonic()
     held = [is_held(raw, lease, now) for lease in leases]
-    renewed = [(now + ttl, ttl, lease.fence) for lease, stands in zip(leases, held, strict=True) if stands]
-    raw.executemany("UPDATE leases SET until = ?, ttl = ? WHERE fence = ?", renewed)
+    renewed = [(now, ttl, lease.fence) for lease, stands in zip(leases, held, strict=True) if stands]
+    raw.executemany("UPDATE leases SET since = ?, ttl = ? WHERE fence = ?", renewed)
     return held
 
 
@@ -80,4 +80,4 @@ def end_selected(raw: sqlite3.Connection, selection: Selection) -> None:
 
 def end_expired(raw: sqlite3.Connection, now: float) -> None:
     """Forget those whose time is up, which nobody may ever ask for again."""
-    raw.execute("DELETE FROM leases WHERE NOT (until > :now AND until - :now <= ttl)", {"now": now})
+    raw.execute(f"DELETE FROM leases WHERE NOT ({_STANDS})", {"now": now})  # noqa: S608 - as above

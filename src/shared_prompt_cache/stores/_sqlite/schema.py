@@ -18,7 +18,7 @@ from typing import Any, Final
 from shared_prompt_cache.stores._selection import Selection
 
 APPLICATION_ID: Final = 0x53_50_43_53  # "SPCS"
-VERSION: Final = 2
+VERSION: Final = 3
 PAGE_SIZE: Final = 8192
 CACHE_KIB: Final = 16_384
 CHECKPOINT_PAGES: Final = 4000
@@ -43,7 +43,7 @@ CREATE TABLE journal (
 );
 CREATE TABLE leases (
     fence INTEGER PRIMARY KEY AUTOINCREMENT,
-    key BLOB NOT NULL UNIQUE, holder BLOB NOT NULL, until REAL NOT NULL, ttl REAL NOT NULL, names TEXT NOT NULL
+    key BLOB NOT NULL UNIQUE, holder BLOB NOT NULL, since REAL NOT NULL, ttl REAL NOT NULL, names TEXT NOT NULL
 );
 CREATE TABLE baseline (path BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
 """

@@ -132,8 +132,8 @@ class SQLiteStore:
     async def put_many(self, writes: Sequence[Write]) -> list[bool]:
         """See `Store`."""
         doors = self._opened("put_many")
-        uses, now = self._take_uses(), doors.shared.clock.monotonic()
-        return await self._write("put_many", partial(_put_many, writes=tuple(writes), uses=uses, now=now))
+        change = partial(_put_many, writes=tuple(writes), uses=self._take_uses(), clock=doors.shared.clock)
+        return await self._write("put_many", change)
 
     async def delete(self, keys: Collection[str], *, checksums: Mapping[str, bytes] | None = None) -> int:
         """See `Store`; with checksums, a key that they do not name is left."""
@@ -163,14 +163,14 @@ class SQLiteStore:
 
     async def acquire(self, requests: Sequence[LeaseRequest], holder: str, ttl: float) -> list[Lease | Denial]:
         """See `Store`."""
-        now = self._opened("acquire").shared.clock.monotonic()
-        change = partial(leases.acquire, requests=tuple(requests), holder=holder, ttl=ttl, now=now)
+        clock = self._opened("acquire").shared.clock
+        change = partial(leases.acquire, requests=tuple(requests), holder=holder, ttl=ttl, clock=clock)
         return await self._write("acquire", change)
 
     async def renew(self, held: Sequence[Lease], ttl: float) -> list[bool]:
         """See `Store`."""
-        now = self._opened("renew").shared.clock.monotonic()
-        return await self._write("renew", partial(leases.renew, leases=tuple(held), ttl=ttl, now=now))
+        clock = self._opened("renew").shared.clock
+        return await self._write("renew", partial(leases.renew, leases=tuple(held), ttl=ttl, clock=clock))
 
     async def release(self, held: Sequence[Lease]) -> None:
         """See `Store`."""
@@ -189,15 +189,7 @@ class SQLiteStore:
     async def sweep(self, most: int) -> int:
         """See `Store`; `most` bounds both kinds together."""
         doors = self._opened("sweep")
-        clock = doors.shared.clock
-        change = partial(
-            _sweep,
-            most=most,
-            max_bytes=self._max_bytes,
-            uses=self._take_uses(),
-            wall=clock.wall(),
-            monotonic=clock.monotonic(),
-        )
+        change = partial(_sweep, most=most, max_bytes=self._max_bytes, uses=self._take_uses(), clock=doors.shared.clock)
         expired, evicted = await self._write("sweep", change)
         self._evictions += evicted
         await self._run("sweep", doors.writer, doors.writer.vacuum)
@@ -282,13 +274,13 @@ class _Doors:
         await self.writer.close()
 
 
-def _put_many(raw: sqlite3.Connection, *, writes: Sequence[Write], uses: Sequence[str], now: float) -> list[bool]:
+def _put_many(raw: sqlite3.Connection, *, writes: Sequence[Write], uses: Sequence[str], clock: Clock) -> list[bool]:
     unseen = journal.Unseen(raw, [write.stamp for write in writes])
     put = []
     for write in writes:
         accepted = not unseen.refuses(write.stamp, write.names)
         if accepted and write.lease is not None:
-            accepted = leases.is_held(raw, write.lease, now)
+            accepted = leases.is_held(raw, write.lease, clock.monotonic())
             if accepted:
                 leases.end(raw, (write.lease,))
         put.append(accepted)
@@ -303,13 +295,12 @@ def _sweep(
     most: int,
     max_bytes: int | None,
     uses: Sequence[str],
-    wall: float,
-    monotonic: float,
+    clock: Clock,
 ) -> tuple[int, int]:
     entries.use(raw, uses)
-    expired = entries.remove_expired(raw, wall, most)
+    expired = entries.remove_expired(raw, clock.wall(), most)
     evicted = 0 if max_bytes is None else entries.remove_least_used(raw, max_bytes, most - expired)
-    leases.end_expired(raw, monotonic)
+    leases.end_expired(raw, clock.monotonic())
     return expired, evicted
 
 
