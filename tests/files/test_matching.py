@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from _threads import run_script
+from shared_prompt_cache import presets
 from shared_prompt_cache._files.matching import MAX_FOLDERS, Found, RuleTable, Target, walk
 from shared_prompt_cache.events import FileChange
 from shared_prompt_cache.rules import WatchRule
@@ -33,6 +35,30 @@ def test_a_file_is_matched_by_every_rule_of_every_root_above_it():
     assert not table.match("/p")
     assert not table.match("/password.md")
     assert not table.match("/elsewhere/qa.md")
+
+
+def test_equal_rules_are_known_as_equal_in_every_process(monkeypatch):
+    """There, sets have another order."""
+    print_it = """
+    from shared_prompt_cache import presets
+    from shared_prompt_cache._files.matching import RuleTable
+    print(RuleTable(presets.claude_mpm("/p"), ignored=["/p/.cache"]).digest.hex())
+    """
+    digests = {RuleTable(presets.claude_mpm("/p"), ignored=["/p/.cache"]).digest.hex()}
+    for seed in "13":
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        digests.add(run_script(print_it).stdout.strip())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"kinds": ["added"]}, {"kinds": ["added", "deleted"]}, {"exclude": ["a.md"]}, {"imports": True}, {"project": "x"}],
+)
+def test_other_rules_are_known_as_others(other):
+    assert RuleTable([WatchRule("/p", "*.md", "project")]).digest != (
+        RuleTable([WatchRule("/p", "*.md", "project", **other)]).digest
+    )
 
 
 def test_a_rule_at_the_root_of_the_file_system_matches():

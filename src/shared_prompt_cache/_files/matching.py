@@ -10,7 +10,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal
@@ -53,8 +53,8 @@ class RuleTable:
 
     @property
     def digest(self) -> bytes:
-        """The same for equal rules only."""
-        settings = (sorted(self._prune), sorted(self._ignored), self.rules)
+        """The same for equal rules only, and in every process."""
+        settings = (sorted(self._prune), sorted(self._ignored), [_spelled(rule) for rule in self.rules])
         return blake2b(repr(settings).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
     @property
@@ -185,6 +185,12 @@ def _agents_near(path: str, rule: WatchRule, agents: list[tuple[str, Match]]) ->
         for file, match in agents
         if match.rule.project_root == rule.project_root and (topmost or _below(file, folder) is not None)
     ]
+
+
+def _spelled(rule: WatchRule) -> list[object]:
+    """Return the settings of a rule; a set comes in another order in each process, so it is sorted."""
+    settings = [getattr(rule, field.name) for field in fields(rule) if field.compare]
+    return [sorted(value) if isinstance(value, frozenset) else value for value in settings]
 
 
 def _with_separator(folder: str) -> str:
