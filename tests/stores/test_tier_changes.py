@@ -2,10 +2,11 @@
 
 Seen to fail on planted bugs: a change that each cache journals; one that is passed over although its rules are others;
 one that was told and is raised again by who sees it later; a value of somebody who saw it first that is refused because
-another has told of it; an interrupted telling after which files count as recorded.
+another has told of it; a comparison that was under way while another told; an interrupted telling after which files count as recorded.
 """
 
 import asyncio
+import threading
 
 import pytest
 
@@ -97,6 +98,29 @@ async def test_who_sees_it_first_passes_over_what_it_reads_then(workers, store, 
     assert await first.told() == [("agent", "qa", FileChange)]
     assert await second.told() == [("agent", "qa", FileChange)]
     assert first.cache.get_stats().store["pending_invalidations"] == 0
+
+
+async def test_who_reads_of_it_while_comparing_passes_over_what_was_found(workers, store, root, monkeypatch):
+    first, second = workers
+    baseline = second.cache._life.watch.baseline
+    compared, go_on, targets = threading.Event(), threading.Event(), baseline.targets
+
+    def wait_then_return(changes):
+        compared.set()
+        go_on.wait(10)
+        return targets(changes)
+
+    monkeypatch.setattr(baseline, "targets", wait_then_return)
+    replace(root / "qa.md", "another memory\n")
+    second.watcher.push(root / "qa.md")
+    await asyncio.to_thread(compared.wait, 10)
+    await see(first, root / "qa.md")
+    await first.cache.flush()
+    await second.cache._tier._follower.catch_up()
+    go_on.set()
+    await second.cache.sync()
+    assert await second.told() == [("agent", "qa", PeerEvent)]
+    assert await journal(store) == 1
 
 
 async def test_what_was_computed_since_is_stored_although_another_told_of_it(workers, store, root):

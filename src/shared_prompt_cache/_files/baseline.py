@@ -41,8 +41,8 @@ class Compared:
 class Recorded(Protocol):
     """Keeps records of watched files in a store that other caches share."""
 
-    def unknown(self, compared: Compared) -> Sequence[FileChange]:
-        """Return the changes that nobody has told of, so that what they invalidate is not in force yet."""
+    async def targets(self, compared: Compared) -> Sequence[tuple[Target, Cause]]:
+        """Return what those changes invalidate that nobody has told of by the time this returns."""
 
     def raising(self, records: Mapping[str, bytes | None]) -> AbstractContextManager[None]:
         """Return a block in which what a change of these files invalidates is put in force."""

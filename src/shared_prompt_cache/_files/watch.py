@@ -265,13 +265,14 @@ class FileWatch:
         waiting, self._waiting = self._waiting, []
         self._dirty, self._walk = set(), False
         try:
-            compared, targets = await self.proofs.in_thread(self._look, paths)
+            compared = await self.proofs.in_thread(self.baseline.compare, paths)
             # The invalidations are in force before the question is settled, however many portions they come in.
             self._note(compared)
             self.batches += bool(compared.changes)
-            if self.recorded is None:
-                await self.raise_all(targets)
-            elif compared.changes:
+            if compared.changes and self.recorded is None:
+                await self.raise_all(await self.proofs.in_thread(self.baseline.targets, compared.changes))
+            elif compared.changes and self.recorded is not None:
+                targets = await self.recorded.targets(compared)
                 with self.recorded.raising(compared.records):
                     await self.raise_all(targets)
                 await self.recorded.note()
@@ -288,16 +289,12 @@ class FileWatch:
         if unwatched or self._rule_folders != self._asked_for:
             self._want()
 
-    def _look(self, paths: Collection[str] | None) -> tuple[Compared, Sequence[tuple[Target, Cause]]]:
-        compared = self.baseline.compare(paths)
-        changes = compared.changes if self.recorded is None else self.recorded.unknown(compared)
-        return compared, self.baseline.targets(changes)
-
     async def raise_all(self, targets: Sequence[tuple[Target, Cause]]) -> None:
-        """Put in force what changes of files invalidate, in portions."""
+        """Put in force what changes of files invalidate, in portions; a single one without an await."""
         for start in range(0, len(targets), _PORTION):
+            if start:
+                await asyncio.sleep(0)
             self._raise(targets[start : start + _PORTION])
-            await asyncio.sleep(0)
 
     async def _sift(self) -> None:
         """Look everywhere if something that no rule matches is a folder with files that rules match."""

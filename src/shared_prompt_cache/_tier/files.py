@@ -93,12 +93,21 @@ class StoredFiles:
         self.pending: dict[str, bytes] | None = None
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._reading: tuple[str, int, dict[str, bytes | None], bool] | None = None
+        self._heard = 0  # rises with each change that another cache has told of
         watch.recorded = self
 
     # What the watch tells: the methods of `Recorded`.
 
-    def unknown(self, compared: Compared) -> Sequence[FileChange]:
-        """Return the changes that no other cache has told of. In a thread."""
+    async def targets(self, compared: Compared) -> Sequence[tuple[Target, Cause]]:
+        """Return what those changes invalidate that no other cache has told of."""
+        while True:
+            heard = self._heard
+            targets = await self._in_thread(lambda: self._baseline.targets(self._unknown(compared)))
+            # No await from here on: what another tells of now finds this in force.
+            if heard == self._heard:
+                return targets
+
+    def _unknown(self, compared: Compared) -> Sequence[FileChange]:
         told = {path for path, digest in compared.records.items() if self._is_known(path, digest)}
         if len(told) == len(compared.records):
             return ()
@@ -178,6 +187,7 @@ class StoredFiles:
         number = max([self._known[path].number for path in files]) if in_force else 0
         if told.last:
             self._reading = None
+            self._heard += 1
             for path, digest in files.items():
                 self._know(path, _Known(digest, number, told=True))
                 self._record(path, digest)
