@@ -92,6 +92,8 @@ class Promotions:
         """Keep what was found, judged as any computation is."""
         computations = self._computations
         if computations.refusal(block) is not None or block.expired_at is not None:
+            if into is not None:
+                into.seen = None  # it may have been put after what speaks against it here, so it is looked at again
             return None
         entry = computations.entry(block, found.value, found.metadata, found.ttl)
         entry.promoted(found.created_at, found.expires)

@@ -2,7 +2,8 @@
 
 Seen to fail on planted bugs: a change that each cache journals; one that is passed over although its rules are others;
 one that was told and is raised again by who sees it later; a value of somebody who saw it first that is refused because
-another has told of it; a comparison that was under way while another told; an interrupted telling after which files count as recorded.
+another has told of it; one that is not taken by who has not told yet; a comparison that was under way while another
+told; an interrupted telling after which files count as recorded.
 """
 
 import asyncio
@@ -121,6 +122,20 @@ async def test_who_reads_of_it_while_comparing_passes_over_what_was_found(worker
     await second.cache.sync()
     assert await second.told() == [("agent", "qa", PeerEvent)]
     assert await journal(store) == 1
+
+
+async def test_what_another_computed_since_is_taken_by_who_is_slower_to_tell(workers, store, root):
+    first, second = workers
+    replace(root / "qa.md", "another memory\n")
+    async with store.gate("swap") as gate:
+        first.watcher.push(root / "qa.md")
+        await gate.reached.wait()
+        await see(second, root / "qa.md")
+        await second.cache.get_or_compute(KEY, Counted("new"), agent="qa")
+        await second.cache.flush()
+        asked = asyncio.create_task(first.cache.get_or_compute(KEY, Counted(AssertionError()), agent="qa"))
+        await wait_until(lambda: first.cache.get_stats().store["misses"])  # it may be older than what waits to be told
+    assert await asked == "new"
 
 
 async def test_what_was_computed_since_is_stored_although_another_told_of_it(workers, store, root):

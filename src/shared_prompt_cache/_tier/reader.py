@@ -109,7 +109,6 @@ class Reader:
                 if rows:
                     with ExitStack() as looks:
                         for row in rows:
-                            blocks[by_key[row.key]].seen = row.checksum
                             looks.enter_context(blocks[by_key[row.key]].recorder.looking())
                         examined = await self._proofs.in_thread(examine, self.sealer, self._relative, rows)
                     # No await from here on.
@@ -134,6 +133,7 @@ class Reader:
 
     def _accept(self, block: Flight, row: StoredEntry, examined: Examined | Unreadable) -> Found | None:
         """Fill the block with what a row holds, unless something speaks against it."""
+        block.seen = row.checksum
         if isinstance(examined, Unreadable):
             self._discard(row, examined.reason)
             return None
@@ -143,9 +143,12 @@ class Reader:
             head.created_at > now + _TOLERANCE
             or head.expires_at <= now
             or examined.dependencies is None
-            or self._outbox.selects(names)
             or self._remembered.selects(names, head.stamp)
         ):
+            return None
+        # What follows may concern an older row, so it is to be looked at again before anybody computes.
+        block.seen = None
+        if self._outbox.selects(names):
             return None
         labels = self._labelling.labels(head.agent, self._relative.absolute(head.project), head.tags, None)
         own = [scope.id for scope in labels.scopes]
@@ -166,6 +169,7 @@ class Reader:
         # Never longer than it was to live, whatever became of the wall clock; and no longer by being promoted.
         left = min(head.expires_at - now, head.ttl)
         expires = inf if left == inf else self._clock.monotonic() + left
+        block.seen = row.checksum
         return Found(examined.value, examined.metadata, head.ttl, head.created_at, expires)
 
     def _discard(self, row: StoredEntry, reason: str) -> None:
