@@ -1,8 +1,8 @@
 """T15: P1 and P3 among processes that share one SQLite store: the workers of a server, an agent in each process.
 
-Seen to fail on planted bugs: the clock read before a transaction that gives a lease; rules that another process does not
-know as the same; a value that is put without its lease; the row of who took a lease over removed by who lost it; a
-lease that outlasts an invalidation, or its holder; a row that is not looked at again when what spoke against it is told.
+Seen to fail on planted bugs: the clock read before a transaction that gives a lease; rules that are not known as the
+same in another process; a value that is put without its lease; the row of who took a lease over removed by who lost it;
+a lease that outlasts an invalidation, or its holder; a row that is not looked at again when it turns out to be new.
 """
 
 from contextlib import contextmanager

@@ -54,6 +54,18 @@ async def test_what_one_invalidates_is_gone_in_the_other(pair, file, way, soft):
     assert (await first._tier._store.journal(0)).last == 1  # nobody passes on what another has told
 
 
+async def test_what_one_sets_is_no_invalidation_for_who_has_an_older_value_in_memory(pair):
+    first, second = pair
+    await first.set_prompt(KEY, "old")
+    await first.flush()
+    assert (await second.get_prompt(KEY)).prompt == "old"
+    await first.set_prompt(KEY, "new")
+    await first.flush()
+    assert (await second.get_prompt(KEY)).prompt == "old"
+    await second.evict_oldest()
+    assert (await second.get_prompt(KEY)).prompt == "new"
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_value_computed_before_anothers_invalidation_is_not_stored(open_cache, file, way):
     """The other knows nothing of the invalidation yet when it keeps the value: the store refuses it."""
