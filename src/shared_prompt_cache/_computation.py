@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from shared_prompt_cache._tier.tier import Tier
 
 _MOST_FAILURES: Final = 1024
+_MOST_LOOKS: Final = 16
+"""How often the store may say that it has something new of a key before it is computed all the same."""
 
 
 class Computations:
@@ -236,9 +238,11 @@ class Computations:
         """
         assert self.promotions is not None  # noqa: S101 - it looks only where there is a store
         assert self._tier is not None  # noqa: S101 - as above
-        promoted = await self.promotions.promote(flight.key, flight, newer_than=newer_than)
-        while promoted is None and not await self._tier.may_compute(flight):
+        promoted = None
+        for _ in range(_MOST_LOOKS):
             promoted = await self.promotions.promote(flight.key, flight, newer_than=newer_than)
+            if promoted is not None or await self._tier.may_compute(flight):
+                break
         # No await from here on.
         if promoted is None:
             self.begun += 1

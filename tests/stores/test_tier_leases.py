@@ -287,6 +287,15 @@ async def test_an_entry_that_is_of_no_use_holds_nobody_up(pair, clock):
     assert compute.began == 1
 
 
+async def test_a_store_that_always_has_something_new_and_never_of_use_is_not_asked_for_ever(pair, store, monkeypatch):
+    async def changed(requests, holder, ttl):
+        return ["changed" for _ in requests]
+
+    monkeypatch.setattr(store._store, "acquire", changed)
+    assert await pair[0].get_or_compute(KEY, Counted("value")) == "value"
+    assert 1 < store.calls["acquire"] < 100
+
+
 async def test_what_is_written_soon_is_waited_for(open_cache, store):
     """The value has left memory and is not in the store yet."""
     cache = await open_cache(store=store, max_size=1)
