@@ -21,7 +21,7 @@ from shared_prompt_cache.stores._selection import names_of
 
 _TTL: Final = 5.0
 """Seconds until the lease of somebody who has died is taken over; a loop that is held for longer loses its own."""
-_TICK: Final = 1.0
+_TICK: Final = 0.5
 """Seconds after which leases are renewed, and asked for again."""
 
 
