@@ -13,7 +13,7 @@ import pytest
 
 from _gated import GatedStore
 from _support import Counted, replace
-from shared_prompt_cache import FileChange, PeerEvent, SharedPromptCache, WatchRule
+from shared_prompt_cache import FileChange, PeerEvent, SharedPromptCache, WatchRule, presets
 from shared_prompt_cache.stores import MemoryStore
 from shared_prompt_cache.testing import FakeWatcher, wait_until
 
@@ -244,6 +244,25 @@ async def test_a_file_that_is_gone_or_new_is_told_once(workers, store, root):
     for worker in workers:
         assert {name for _, name, _ in await worker.told()} == {"qa", "new"}
     assert await journal(store) == 2
+
+
+async def test_what_looks_like_an_edit_to_one_and_like_a_new_file_to_another_is_put_in_force_as_both(store, tmp_path):
+    """To a project a new agent is more than an edited one."""
+    agent = tmp_path / ".claude" / "agents" / "qa.md"
+    agent.parent.mkdir(parents=True)
+    agent.write_text("qa\n")
+    rules = presets.claude_mpm(tmp_path)
+    first, second = Worker(store, *rules, name="first"), Worker(store.connect(), *rules, name="second")
+    async with first.cache, second.cache:
+        agent.unlink()
+        await see(first, agent)
+        await first.cache.flush()
+        await first.cache.set_prompt("agents", "none", project=tmp_path)
+        agent.write_text("another qa\n")
+        await see(second, agent)
+        assert ("agent", "qa", PeerEvent) in await first.told()
+        await see(first, agent)
+        assert await first.cache.get_prompt("agents") is None
 
 
 async def test_a_cache_with_other_rules_puts_its_own_in_force(store, root):

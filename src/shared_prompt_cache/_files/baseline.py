@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared_prompt_cache._core.filing import Target
 from shared_prompt_cache._files.fingerprint import Dependency
@@ -21,19 +21,31 @@ from shared_prompt_cache.errors import CacheError
 from shared_prompt_cache.events import Cause, ChangeKind, FileChange
 
 
+class Seen(NamedTuple):
+    """What became of a file.
+
+    Attributes:
+        kind: How it changed; rules may ask for that.
+        digest: Of the content that it has now; None: it is gone.
+    """
+
+    kind: ChangeKind
+    digest: bytes | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
     """What a comparison found.
 
     Attributes:
         changes: The files whose content is another, that are new, or gone; and those that import one of these.
-        records: The digest that each of them has now, imported ones too; None: it is gone.
+        records: What became of each of them, imported ones too.
         folders: All folders that have to be watched, None if they are the same as before.
         troubles: Folders that could not be looked into, and why.
     """
 
     changes: tuple[FileChange, ...]
-    records: Mapping[str, bytes | None] = field(default_factory=dict)
+    records: Mapping[str, Seen] = field(default_factory=dict)
     folders: frozenset[str] | None = None
     troubles: tuple[tuple[str, str], ...] = ()
 
@@ -44,7 +56,7 @@ class Recorded(Protocol):
     async def targets(self, compared: Compared) -> Sequence[tuple[Target, Cause]]:
         """Return what those changes invalidate that nobody has told of by the time this returns."""
 
-    def raising(self, records: Mapping[str, bytes | None]) -> AbstractContextManager[None]:
+    def raising(self, records: Mapping[str, Seen]) -> AbstractContextManager[None]:
         """Return a block in which what a change of these files invalidates is put in force."""
 
     async def note(self) -> None:
@@ -126,7 +138,7 @@ class Baseline:
             if kind is not None:
                 kinds[path] = kind
         importers, records = self._importers_of_changed()
-        records |= {path: self._digest(path) for path in kinds}
+        records |= {path: Seen(kind, self._digest(path)) for path, kind in kinds.items()}
         for importer in importers:
             kinds.setdefault(importer, "modified")
         # What a link led over has changed, so it may lead elsewhere now; so may what leads nowhere yet.
@@ -176,16 +188,16 @@ class Baseline:
         seen = self.files.get(path)
         return None if seen is None else seen.digest
 
-    def _importers_of_changed(self) -> tuple[set[str], dict[str, bytes | None]]:
-        """Compare the imported files; return the files that import one that has changed, and the digests of these."""
+    def _importers_of_changed(self) -> tuple[set[str], dict[str, Seen]]:
+        """Compare the imported files; return the files that import one that has changed, and what became of these."""
         importers: set[str] = set()
-        changed: dict[str, bytes | None] = {}
+        changed: dict[str, Seen] = {}
         for path, known in self._imported.items():
             now = compare(known)
             if now is None:
                 importers |= self.links.get(path, frozenset())
                 now = _fingerprint(path, absent=True)
-                changed[path] = None if now is None else now.digest
+                changed[path] = Seen("modified", None if now is None else now.digest)
             if now is not None:
                 self._imported[path] = now
         return importers & self.files.keys(), changed

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from shared_prompt_cache._core.filing import Target
-from shared_prompt_cache._files.baseline import Baseline, Compared, Recorded
+from shared_prompt_cache._files.baseline import Baseline, Compared, Recorded, Seen
 from shared_prompt_cache._files.watchers.choice import InThread
 from shared_prompt_cache._tier.breaker import Ask
 from shared_prompt_cache._tier.journal import Told, of_change
@@ -45,12 +45,12 @@ class _Known(NamedTuple):
     """What is in force here of a file.
 
     Attributes:
-        digest: Of the content whose appearance has been put in force; None: it was gone.
+        seen: What became of it then.
         number: Since which own invalidation.
         told: Whether another cache has told of it.
     """
 
-    digest: bytes | None
+    seen: Seen
     number: int
     told: bool
 
@@ -92,7 +92,7 @@ class StoredFiles:
         self._stored: dict[str, bytes] = {}
         self.pending: dict[str, bytes] | None = None
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._reading: tuple[str, int, dict[str, bytes | None], bool] | None = None
+        self._reading: tuple[str, int, dict[str, Seen], bool] | None = None
         self._heard = 0  # rises with each change that another cache has told of
         watch.recorded = self
 
@@ -108,23 +108,23 @@ class StoredFiles:
                 return targets
 
     def _unknown(self, compared: Compared) -> Sequence[FileChange]:
-        told = {path for path, digest in compared.records.items() if self._is_known(path, digest)}
+        told = {path for path, seen in compared.records.items() if self._is_known(path, seen)}
         if len(told) == len(compared.records):
             return ()
         # What imports a file has the content that it had; it is passed over with all that was told, or not at all.
         return [change for change in compared.changes if str(change.path) not in told]
 
     @contextmanager
-    def raising(self, records: Mapping[str, bytes | None]) -> Iterator[None]:
+    def raising(self, records: Mapping[str, Seen]) -> Iterator[None]:
         """Have what is invalidated in this block journalled together, by whoever of all caches comes first."""
         with self._outbox.changing(records) as change:
             try:
                 yield
             finally:
                 number = change.numbers[-1] if change.numbers else 0
-                for path, digest in records.items():
-                    if not self._is_known(path, digest):
-                        self._know(path, _Known(digest, number, told=False))
+                for path, seen in records.items():
+                    if not self._is_known(path, seen):
+                        self._know(path, _Known(seen, number, told=False))
         self._wake()
 
     async def note(self) -> None:
@@ -150,9 +150,11 @@ class StoredFiles:
 
     def _changed(
         self, before: Mapping[str, bytes], now: Mapping[str, bytes]
-    ) -> tuple[dict[str, bytes | None], Sequence[tuple[Target, Cause]]]:
-        changed = {swap.path: swap.new for swap in self._swaps(now)}
-        return changed, self._baseline.targets(self._baseline.between(before, now))
+    ) -> tuple[dict[str, Seen], Sequence[tuple[Target, Cause]]]:
+        changes = self._baseline.between(before, now)
+        kinds = {str(change.path): change.kind for change in changes}
+        changed = {swap.path: Seen(kinds.get(swap.path, "modified"), swap.new) for swap in self._swaps(now)}
+        return changed, self._baseline.targets(changes)
 
     async def _load(self) -> dict[str, bytes]:
         self._stored = {}
@@ -167,8 +169,8 @@ class StoredFiles:
         """Return whether another cache has told of a change."""
         known = [self._known.get(path) for path in change.files]
         return all(
-            one is not None and one.told and one.digest == digest
-            for one, digest in zip(known, change.files.values(), strict=True)
+            one is not None and one.told and one.seen == seen
+            for one, seen in zip(known, change.files.values(), strict=True)
         )
 
     def known(self, origin: str, told: Told) -> int | None:
@@ -179,7 +181,7 @@ class StoredFiles:
         if told.rules != self._rules:
             return None
         if told.files:
-            files = {self._relative.absolute(path): digest for path, digest in told.files.items()}
+            files = {self._relative.absolute(path): seen for path, seen in told.files.items()}
             self._reading = origin, told.change, files, all(self._is_known(*file) for file in files.items())
         if self._reading is None or self._reading[:2] != (origin, told.change):
             return None
@@ -188,14 +190,14 @@ class StoredFiles:
         if told.last:
             self._reading = None
             self._heard += 1
-            for path, digest in files.items():
-                self._know(path, _Known(digest, number, told=True))
-                self._record(path, digest)
+            for path, seen in files.items():
+                self._know(path, _Known(seen, number, told=True))
+                self._record(path, seen.digest)
         return number if in_force else None
 
-    def _is_known(self, path: str, digest: bytes | None) -> bool:
+    def _is_known(self, path: str, seen: Seen) -> bool:
         known = self._known.get(path)
-        return known is not None and known.digest == digest
+        return known is not None and known.seen == seen
 
     def _know(self, path: str, known: _Known) -> None:
         self._known[path] = known
@@ -216,14 +218,14 @@ class StoredFiles:
         """
         files = dict(change.files) if len(change.files) <= _MOST_FILES else {}
         marked = of_change(notices, self._rules, {self._relative.kept(path): seen for path, seen in files.items()})
-        swaps = [Swap(path, self._stored.get(path), seen) for path, seen in change.files.items()]
+        swaps = [Swap(path, self._stored.get(path), seen.digest) for path, seen in change.files.items()]
         swaps = self._relative.swaps([swap for swap in swaps if swap.old != swap.new])
         sequences = await self._ask("swap", lambda: self._store.swap(swaps, marked))
         if sequences is None:
             await self._load()
         else:
-            for path, digest in change.files.items():
-                self._record(path, digest)
+            for path, seen in change.files.items():
+                self._record(path, seen.digest)
         return sequences
 
     async def save(self) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from shared_prompt_cache._files.baseline import Seen
 from shared_prompt_cache._tier.relative import Relative
 from shared_prompt_cache.events import Invalidation, ScopeKind
 from shared_prompt_cache.stores import JournalEntry, Notice, Stamp
@@ -35,7 +36,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         cause: Why, as text.
         change: Tells the changes of watched files that one cache has found apart; 0: none of them raised this.
         rules: By which rules it was raised; see `Baseline.rules`.
-        files: With the first that a change raised: the digest that each of the files has now; None: it is gone.
+        files: With the first that a change raised: what became of each of the files.
         last: Whether it is the last that the change raised.
         again: Whether others have told of it before, in fewer names.
     """
@@ -49,7 +50,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     cause: str
     change: int = 0
     rules: bytes = b""
-    files: dict[str, bytes | None] = {}
+    files: dict[str, Seen] = {}
     last: bool = False
     again: bool = False
 
@@ -86,13 +87,13 @@ def _body(told: Invalidation, name: str | None, project: str | None, cause: str,
     )
 
 
-def of_change(notices: Sequence[Notice], rules: bytes, files: dict[str, bytes | None]) -> list[Notice]:
+def of_change(notices: Sequence[Notice], rules: bytes, files: dict[str, Seen]) -> list[Notice]:
     """Return the notices that one change of watched files has raised, so that others know it again.
 
     Args:
         notices: In order.
         rules: By which rules.
-        files: The digest that each of the files has now, by path as it is kept.
+        files: What became of each of the files, by path as it is kept.
     """
     marked = []
     for place, notice in enumerate(notices):

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from shared_prompt_cache._core.entry import Entry
+from shared_prompt_cache._files.baseline import Seen
 from shared_prompt_cache._tier.leases import Claim
 from shared_prompt_cache.stores import Notice, Stamp
 
@@ -52,12 +53,12 @@ class Change:
     """A change of watched files; what it invalidates is journalled together with the new records of the files.
 
     Attributes:
-        files: The digest that each of them has now; None: it is gone.
+        files: What became of each of them.
         numbers: The invalidations it has raised.
         closed: Whether it has raised all of them.
     """
 
-    def __init__(self, files: Mapping[str, bytes | None]) -> None:
+    def __init__(self, files: Mapping[str, Seen]) -> None:
         self.files = files
         self.numbers: list[int] = []
         self.closed = False
@@ -173,7 +174,7 @@ class Outbox:
         return any(notice.selection.selects(names) for notice in self.notices)
 
     @contextmanager
-    def changing(self, files: Mapping[str, bytes | None]) -> Iterator[Change]:
+    def changing(self, files: Mapping[str, Seen]) -> Iterator[Change]:
         """Let the invalidations that a change of these files raises in this block be journalled together."""
         change = Change(files)
         self.changes.append(change)
