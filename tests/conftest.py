@@ -73,6 +73,12 @@ def _no_key_file_of_the_user_is_read() -> Iterator[None]:
         yield
 
 
+def pytest_collection_finish() -> None:
+    """Let the collections of garbage that tests ask for pass over what was there before them."""
+    gc.collect()
+    gc.freeze()
+
+
 def _descriptors() -> int:
     return len(list(DESCRIPTORS.iterdir())) if DESCRIPTORS.is_dir() else 0
 

@@ -13,6 +13,7 @@ from _support import Counted, size
 from _ways import AGENT, PROJECT, TAG
 from shared_prompt_cache import _lock
 from shared_prompt_cache._computation import Computations
+from shared_prompt_cache._files import recorder
 from shared_prompt_cache.testing import ManualClock, ShuffleLoop
 
 KEY, OTHER = "plan_of_the_day", "plan_of_the_week"
@@ -242,6 +243,7 @@ def test_a_lock_that_vanishes_while_it_is_waited_for_is_found(monkeypatch):
     monkeypatch.setattr(_lock.Locks, "release", forgetful)
     monkeypatch.setattr(_lock.Locks, "_leave", lambda *_: None)
     assert found_by_any(["locking", "setting"]) is not None
+    recorder.ACTIVE.clear()  # of blocks that were never left
 
 
 async def test_the_oracle_itself_notices_an_old_value(cache):
