@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from shared_prompt_cache import keys
 from shared_prompt_cache.errors import CacheKeyError
 
-EXAMPLES = 10_000 if os.environ.get("STRESS") else 500
+EXAMPLES = 10_000 if os.environ.get("STRESS") else 250
 
 
 class Colour(enum.Enum):

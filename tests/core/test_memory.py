@@ -16,7 +16,7 @@ from shared_prompt_cache._core import memory as module
 from shared_prompt_cache._core.conditions import file_condition, glob_condition, shapes_condition
 from shared_prompt_cache._core.scopes import ALL, Verdict
 
-SEEDS = size(60, 2_000)
+SEEDS = size(40, 2_000)
 
 
 @pytest.fixture

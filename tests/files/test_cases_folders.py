@@ -86,7 +86,7 @@ async def test_f09_every_file_in_a_new_folder_is_seen(open_cache, tmp_path, styl
     outside.mkdir()
     cache = await open_cache(watch=agents_in(root))
     listener = Listener(cache)
-    numbers = range(size(30, 300))
+    numbers = range(size(20, 300))
     for number in numbers:
         path = root / f"folder-{number}" / f"agent-{number}.md"
         assert await text(cache, path) is None

@@ -137,7 +137,7 @@ async def test_f22_after_changes_while_no_process_ran_the_first_reads_are_right(
 
 @pytest.mark.timeout(900)
 def test_f23_readers_are_killed_while_edits_never_stop_and_no_read_is_stale(tmp_path):
-    assert run_program("stores._killed", "readers", tmp_path, size(4, 80), 23, timeout=900) == ["intact"]
+    assert run_program("stores._killed", "readers", tmp_path, size(2, 80), 23, timeout=900) == ["intact"]
 
 
 # F31

@@ -14,7 +14,7 @@ from _support import size
 from shared_prompt_cache import WatchRule, presets
 from shared_prompt_cache.testing import wait_until
 
-TIMES = size(3, 20)
+TIMES = size(2, 20)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from _support import size
 from shared_prompt_cache import _lookup
 from shared_prompt_cache._files import proof
 
-EDITS = size(400, 5_000)
+EDITS = size(300, 5_000)
 SEEDS = size(2, 10)
 
 

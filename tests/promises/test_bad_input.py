@@ -26,7 +26,7 @@ from shared_prompt_cache import (
     keys,
 )
 
-SEEDS, CALLS = size(6, 100), 100
+SEEDS, CALLS = size(4, 100), 100
 KEPT = 20
 
 

@@ -15,7 +15,7 @@ from _support import replace, size
 from shared_prompt_cache import WatchRule
 
 READERS, FILES = 20, 10
-FLIPS = size(300, 5_000)
+FLIPS = size(200, 5_000)
 
 
 class Editor:

@@ -247,7 +247,7 @@ def _returns(value):
 
 
 CacheMachine.TestCase.settings = settings(
-    max_examples=size(60, 500),
+    max_examples=size(30, 500),
     stateful_step_count=size(30, 50),
     suppress_health_check=list(HealthCheck),
 )

@@ -286,7 +286,7 @@ def test_a_cache_is_what_a_few_dicts_would_be_whatever_goes_on_meanwhile():
     run_state_machine_as_test(
         Cache,
         settings=settings(
-            max_examples=size(60, 500),
+            max_examples=size(30, 500),
             stateful_step_count=size(30, 50),
             print_blob=True,
             report_multiple_bugs=False,

@@ -13,7 +13,7 @@ from shared_prompt_cache._core import memory as module
 from shared_prompt_cache._core.index import Walk
 from shared_prompt_cache.testing import wait_until
 
-ENTRIES = size(10_000, 100_000)
+ENTRIES = size(6_000, 100_000)
 MOST = module._AT_ONCE // module.SLICE * module._MARK_SLICE + module.SLICE  # looked at in one pass, whatever is asked
 
 

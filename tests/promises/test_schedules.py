@@ -17,7 +17,7 @@ from shared_prompt_cache._files import recorder
 from shared_prompt_cache.testing import ManualClock, ShuffleLoop
 
 KEY, OTHER = "plan_of_the_day", "plan_of_the_week"
-SEEDS = size(60, 2_000)
+SEEDS = size(40, 2_000)
 CALLS = {
     "key": lambda cache: cache.invalidate(KEY),
     "pattern": lambda cache: cache.invalidate_pattern("plan_*"),

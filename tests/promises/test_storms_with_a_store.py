@@ -105,7 +105,7 @@ async def test_a_storm_of_cancellations_leaves_no_transaction_open_and_nothing_s
     world = World(seed)
     store = SQLiteStore(tmp_path / "store")
     cache = await open_cache(store=store)
-    for number in range(size(600, 10_000) // at_once):
+    for number in range(size(400, 10_000) // at_once):
         for outcome in await storm(world, cache, at_once):
             assert outcome is None or isinstance(outcome, asyncio.CancelledError | LookupError), repr(outcome)
         assert not await in_transaction(store), f"seed {seed}, round {number}"

@@ -15,7 +15,7 @@ from _support import Counted, size
 from stores._caches import anew, found, well
 from stores.test_sqlite_damage import damage
 
-FILES = size(25, 4_000)
+FILES = size(16, 4_000)
 KEYS = [f"key {number}" for number in range(40)]
 SEED = 3_007
 

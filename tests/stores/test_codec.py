@@ -25,7 +25,7 @@ RANDOM = random.Random(7).randbytes(200_000)
 
 
 @pytest.mark.timeout(900)
-@settings(max_examples=size(50, 2_000))
+@settings(max_examples=size(30, 2_000))
 @given(values | st.text() | st.binary())
 def test_what_is_encoded_comes_back_equal_and_of_its_type(value):
     codec, payload, raw_size = encode(value)
@@ -125,7 +125,7 @@ def test_what_is_no_payload_is_unreadable(codec, payload, raw_size):
 
 
 @pytest.mark.timeout(900)
-@settings(max_examples=size(100, 20_000))
+@settings(max_examples=size(60, 20_000))
 @given(st.sampled_from(["str", "bytes", "msgpack", "str+zlib", "msgpack+zlib"]), st.binary(max_size=60))
 def test_any_bytes_are_a_value_or_unreadable(codec, payload):
     try:
